@@ -1,0 +1,37 @@
+# The commands of this project. `make demo` shows it, `make test` proves it, `make check` keeps it.
+
+.PHONY: demo test check fmt clippy docs licences unused soak
+
+KEEP ?=
+
+demo: ## the first drill, on a throwaway server, in two minutes; KEEP=1 goes on
+	scripts/need rust postgres
+	cargo build --release
+	target/release/plimsoll drill run migration-042 $(if $(KEEP),--keep)
+
+test: ## everything but the soak
+	scripts/need rust postgres promtool strace
+	cargo test --workspace
+
+check: fmt clippy docs licences unused ## what has no test
+
+fmt:
+	cargo fmt --all -- --check
+
+clippy:
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+docs:
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
+
+licences:
+	scripts/need-tool cargo-deny
+	cargo deny --log-level error check licenses bans sources
+
+unused:
+	scripts/need-tool cargo-machete
+	cargo machete
+
+soak: ## 1,000 kills; takes long
+	scripts/need rust postgres
+	PLIMSOLL_KILLS=1000 cargo test --test it -- daemon::kills --nocapture

@@ -1,0 +1,97 @@
+//! What needs more than one reading. Every field has a named bound; only the judge advances it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::incident::{self, AlertFact, Holder, MAX_SUPERUSERS, Peak, StateCount};
+use crate::reading::postgres::{Observation, Slots};
+use crate::reading::{Reading, Refusal};
+
+/// What is remembered of a target from reading to reading.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last reading that said who holds the slots: what a message shows when none can be had.
+    pub last_known: Option<LastKnown>,
+    /// How it was when most slots were in use since the incident opened.
+    pub peak: Option<Peak>,
+    /// Alerts that fired since the incident opened, as they were last; the first
+    /// [`incident::MAX_FIRED_KEPT`].
+    #[serde(default)]
+    pub fired: Vec<AlertFact>,
+    /// Logins refused since the incident opened, by reason: at most one entry a reason.
+    pub refused: Vec<(Refusal, u64)>,
+}
+
+/// The last good reading of the slots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastKnown {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The slots.
+    pub slots: Slots,
+    /// The largest holders, at most [`super::incident::MAX_HOLDERS`], then one `other`.
+    pub holders: Vec<Holder>,
+    /// Connections by state.
+    pub states: Vec<StateCount>,
+    /// Superusers that can log in, at most [`super::incident::MAX_SUPERUSERS`].
+    pub superusers: Vec<String>,
+}
+
+impl Memory {
+    /// The memory after a reading.
+    pub(super) fn advanced(self, reading: &Reading, incident: &incident::Advanced) -> Self {
+        let last_known = match reading.postgres.known() {
+            Some(seen) if reading.postgres.fresh => Some(LastKnown::of(seen, reading.at)),
+            _ => self.last_known,
+        };
+        // Kept to the reading that ends the incident: its last message tells of them too.
+        let in_incident = incident.open.is_some() || incident.ended.is_some();
+        let mut refused = if in_incident && !incident.is_new { self.refused } else { Vec::new() };
+        let goes_on = in_incident && !incident.is_new;
+        let (peak, fired) = if goes_on { (self.peak, self.fired) } else { (None, Vec::new()) };
+        let peak = match (&last_known, peak) {
+            (Some(now), peak) if in_incident => Some(now.higher(peak)),
+            (_, peak) => peak,
+        };
+        for login in reading.refused_logins.iter().filter(|_| in_incident) {
+            match refused.iter_mut().find(|(reason, _)| *reason == login.reason) {
+                Some((_, count)) => *count = count.saturating_add(login.count.into()),
+                None => refused.push((login.reason, login.count.into())),
+            }
+        }
+        Self { last_known, peak, fired, refused }
+    }
+
+    /// Keeps what fires for the record of the incident.
+    pub(super) fn keep_fired(&mut self, facts: impl Iterator<Item = AlertFact>) {
+        for fact in facts {
+            let same = |kept: &AlertFact| kept.rule == fact.rule && kept.subject == fact.subject;
+            match self.fired.iter().position(same) {
+                // A warning that was critical stays a critical one in the record.
+                Some(kept) if fact.severity < self.fired[kept].severity => {}
+                Some(kept) => self.fired[kept] = fact,
+                None if self.fired.len() < incident::MAX_FIRED_KEPT => self.fired.push(fact),
+                None => {}
+            }
+        }
+    }
+}
+
+impl LastKnown {
+    fn higher(&self, peak: Option<Peak>) -> Peak {
+        match peak {
+            Some(peak) if self.slots.used <= peak.slots.used => peak,
+            _ => Peak { at: self.at, slots: self.slots, holders: self.holders.clone() },
+        }
+    }
+
+    fn of(seen: &Observation, at: Timestamp) -> Self {
+        Self {
+            at,
+            slots: seen.slots(),
+            holders: incident::holders(&seen.groups),
+            states: incident::states(&seen.groups),
+            superusers: seen.superusers.iter().take(MAX_SUPERUSERS).cloned().collect(),
+        }
+    }
+}

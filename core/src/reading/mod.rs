@@ -1,0 +1,172 @@
+//! What was observed of one target at one instant, including what failed: values, never changed.
+//!
+//! `collect` makes readings, the judge and the flight recorder take them. Raw counters stand here
+//! with their epoch, never rates: what needs two readings is the judge's memory.
+
+pub mod postgres;
+pub mod sql;
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything that was observed of one target at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Our wall clock when the reading was composed. For people only: no patience is kept with it.
+    pub at: Timestamp,
+    /// Monotonic time since the reading before it in the same run; zero for the first of a run.
+    pub elapsed: Duration,
+    /// The server itself.
+    pub postgres: Part<postgres::Observation>,
+    /// Logins that were refused since the reading before, each in exactly one reading.
+    pub refused_logins: Vec<RefusedLogin>,
+    /// Whether somebody tried to log in since the reading before, so that no refusal means none.
+    pub logins_tried: bool,
+}
+
+/// What one source gave: its last observation, or why there is none, with its age.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part<T> {
+    /// Time since the source left this, on the monotonic clock.
+    pub age: Duration,
+    /// True in the one reading that is the first to carry it.
+    pub fresh: bool,
+    /// Three of the source's own rhythms: what is older says nothing of now.
+    pub stale_after: Duration,
+    /// The observation, or the failure in its place.
+    pub seen: Result<T, Failure>,
+}
+
+impl<T> Part<T> {
+    /// The observation, unless it failed or is too old to speak of now.
+    pub fn known(&self) -> Option<&T> {
+        if self.is_stale() { None } else { self.seen.as_ref().ok() }
+    }
+
+    /// Whether it is too old to speak of now.
+    pub fn is_stale(&self) -> bool {
+        self.stale_after < self.age
+    }
+}
+
+/// Why a source gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of failure it is; decides what is told and with how much patience.
+    pub kind: FailureKind,
+    /// One sentence for a person, without secrets.
+    pub text: String,
+    /// The SQLSTATE, where the server gave one.
+    pub sqlstate: Option<String>,
+}
+
+/// The kinds of failure that a person treats differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The server answers, and refuses our login for want of a slot.
+    Refused(Refusal),
+    /// Nothing listens there, or the server is shutting down.
+    Stopped,
+    /// The server is starting up or recovering and takes no logins yet.
+    Starting,
+    /// No way to it: name resolution, routing, a connection attempt without an answer.
+    Unreachable,
+    /// It accepted us and then did not answer in time.
+    TooSlow,
+    /// A lock on a system catalog holds our query or login up.
+    Blocked,
+    /// The server, its `pg_hba.conf` or our privileges say no.
+    NotAllowed,
+    /// What answers is not a server that can be read: too old, a pooler, or no Postgres.
+    Unsupported,
+    /// The server answers with an error of its own: no memory, no disk, a fault inside it.
+    Failing,
+    /// Plimsoll itself failed at it, or does not watch it any more.
+    Broken,
+}
+
+impl FailureKind {
+    /// The word in metrics, the API and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Unreachable => "unreachable",
+            Self::TooSlow => "too_slow",
+            Self::Blocked => "blocked",
+            Self::NotAllowed => "not_allowed",
+            Self::Unsupported => "unsupported",
+            Self::Failing => "failing",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The seven failures behind SQLSTATE 53300, told apart by the message's routine.
+///
+/// Sources: `InitializeSessionUserId` (miscinit.c), `CheckMyDatabase` and `InitPostgres`
+/// (postinit.c), `InitProcess` (proc.c), `InitWalSenderSlot` (walsender.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Every slot is taken, those reserved for superusers too.
+    AllSlotsTaken,
+    /// What is left is reserved for superusers.
+    ReservedForSuperusers,
+    /// What is left is reserved for `pg_use_reserved_connections` (16 and later).
+    ReservedForRole,
+    /// The role is at its CONNECTION LIMIT.
+    RoleLimit,
+    /// The database is at its CONNECTION LIMIT.
+    DatabaseLimit,
+    /// Slots are free, but too many logins are under way for the postmaster to start another.
+    LoginsUnderWay,
+    /// `max_wal_senders` is reached. No refused login of an application.
+    WalSenders,
+}
+
+impl Refusal {
+    /// The word in metrics, the API and subjects of alerts.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::AllSlotsTaken => "all_slots_taken",
+            Self::ReservedForSuperusers => "reserved_for_superusers",
+            Self::ReservedForRole => "reserved_for_role",
+            Self::RoleLimit => "role_limit",
+            Self::DatabaseLimit => "database_limit",
+            Self::LoginsUnderWay => "logins_under_way",
+            Self::WalSenders => "wal_senders",
+        }
+    }
+
+    /// Whether the server as a whole had no slot for this login.
+    pub fn is_want_of_slots(self) -> bool {
+        matches!(
+            self,
+            Self::AllSlotsTaken
+                | Self::ReservedForSuperusers
+                | Self::ReservedForRole
+                | Self::LoginsUnderWay
+        )
+    }
+}
+
+/// Logins that were refused for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedLogin {
+    /// Why.
+    pub reason: Refusal,
+    /// How many since the reading before.
+    pub count: u32,
+}

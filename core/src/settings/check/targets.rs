@@ -1,0 +1,150 @@
+//! What targets mean: names that no other has, addresses that the driver takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::{Checker, ParsedTarget};
+use crate::settings::mistake::Mistake;
+use crate::settings::place::join;
+use crate::settings::raw::{Raw, RawTarget};
+use crate::settings::value::{Val, name_fault};
+use crate::settings::{Secret, TargetSettings};
+
+/// One daemon is for some hundreds of servers; beyond that several share them.
+const MAX_TARGETS: usize = 1000;
+
+/// Each is in every message and on every metric of its target.
+const MAX_LABELS: usize = 32;
+
+/// The files that targets name, each with the path of its key.
+pub(super) fn secret_files(raw: &Raw) -> Vec<(String, PathBuf)> {
+    let targets = raw.targets.iter().flatten().enumerate();
+    targets
+        .filter_map(|(index, target)| {
+            let Val(file) = target.0.password_file.as_ref()?;
+            Some((format!("targets[{index}].password_file"), file.clone()))
+        })
+        .collect()
+}
+
+impl Checker<'_> {
+    /// One for each that was written; `None` for those that cannot be used.
+    pub(super) fn targets(&mut self, raw: &Raw) -> Vec<Option<TargetSettings>> {
+        let written = raw.targets.as_deref().unwrap_or_default();
+        if written.is_empty() {
+            self.missing(
+                Mistake::new("targets", "no target is set, so there is nothing to watch")
+                    .hint("run with --postgres URL, set DATABASE_URL, or write [[targets]]"),
+            );
+        }
+        if written.len() > MAX_TARGETS {
+            let message =
+                format!("expected at most {MAX_TARGETS} targets, found {}", written.len());
+            self.mistake(Mistake::new("targets", message));
+            return vec![None];
+        }
+        let mut names = BTreeSet::new();
+        let targets = written.iter().enumerate();
+        targets.map(|(index, target)| self.target(raw, index, &target.0, &mut names)).collect()
+    }
+
+    fn target(
+        &mut self,
+        raw: &Raw,
+        index: usize,
+        target: &RawTarget,
+        names: &mut BTreeSet<String>,
+    ) -> Option<TargetSettings> {
+        let path = format!("targets[{index}]");
+        let rules = self.rules(raw, target.rules.as_ref().map(|own| (&own.0, path.as_str())));
+        let labels = self.labels(&path, target);
+        let password_file = target.password_file.as_ref().map(|Val(written)| {
+            let key = format!("{path}.password_file");
+            self.secret_file(&key, written);
+            self.places.resolve(&key, written)
+        });
+        let address = self.postgres(&path, target);
+        let parsed = address.as_ref().map(|(_, parsed)| parsed);
+        let name = self.target_name(&path, target, parsed)?;
+        if !names.insert(name.clone()) {
+            self.doubled_name(&path, &name, target.name.is_none());
+        }
+        let (postgres, _) = address?;
+        Some(TargetSettings {
+            name,
+            named_by_default: target.name.is_none(),
+            postgres,
+            password_file,
+            labels,
+            rules: rules?,
+        })
+    }
+
+    fn postgres(&mut self, path: &str, target: &RawTarget) -> Option<(Secret, ParsedTarget)> {
+        let Some(Val(postgres)) = &target.postgres else {
+            let key = format!("{path}.postgres");
+            self.missing(
+                Mistake::new(key, "missing")
+                    .hint("the address of the server: \"postgresql://plimsoll@db:5432/postgres\""),
+            );
+            return None;
+        };
+        match (self.outside.parse_postgres)(postgres) {
+            Ok(parsed) => Some((postgres.clone(), parsed)),
+            Err(why) => {
+                let (why, hint) = match why.split_once("hint: ") {
+                    Some((why, hint)) => (why.trim_end(), Some(hint.trim_end())),
+                    None => (why.trim_end(), None),
+                };
+                let mistake = Mistake::new(format!("{path}.postgres"), why);
+                self.mistake(match hint {
+                    Some(hint) => mistake.hint(hint),
+                    None => mistake,
+                });
+                None
+            }
+        }
+    }
+
+    fn target_name(
+        &mut self,
+        path: &str,
+        target: &RawTarget,
+        parsed: Option<&ParsedTarget>,
+    ) -> Option<String> {
+        if let Some(Val(name)) = &target.name {
+            return Some(name.0.clone());
+        }
+        let host = &parsed?.default_name;
+        let Some(fault) = name_fault(host) else { return Some(host.clone()) };
+        let message = format!("the host of `postgres` cannot be the target's name: {fault}");
+        self.missing(Mistake::new(format!("{path}.name"), message).hint("set `name`"));
+        None
+    }
+
+    fn doubled_name(&mut self, path: &str, name: &str, by_default: bool) {
+        let message = format!("two targets are called \"{name}\"");
+        let mistake = Mistake::new(join(path, "name"), message);
+        if by_default {
+            self.missing(mistake.hint("it is the host of `postgres`; set `name` for each of them"));
+        } else {
+            self.mistake(mistake.hint("alerts, keys and metrics are told apart by it"));
+        }
+    }
+
+    fn labels(&mut self, path: &str, target: &RawTarget) -> BTreeMap<String, String> {
+        let path = join(path, "labels");
+        let labels = target.labels.clone().unwrap_or_default();
+        if labels.len() > MAX_LABELS {
+            let message = format!("expected at most {MAX_LABELS} labels, found {}", labels.len());
+            self.mistake(Mistake::new(&path, message));
+        }
+        for key in labels.keys() {
+            if let Some(fault) = name_fault(key) {
+                let path = join(&path, key);
+                self.mistake(Mistake::new(path, format!("cannot be a label's name: {fault}")));
+            }
+        }
+        labels.into_iter().map(|(key, Val(label))| (key, label.0)).collect()
+    }
+}

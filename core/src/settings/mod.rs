@@ -1,0 +1,157 @@
+//! What the operator asked for: text in, checked settings or every mistake out.
+//!
+//! `load` reads the files, the environment and the secrets, and calls this. Nothing here reads a
+//! file: what stands in one arrives as text with its name, so that each mistake can say where.
+//!
+//! The way of a configuration: text → [`Layer`] (strictly, a mistake at a time) → merged by
+//! `load` → [`Raw`] → [`check()`] → [`Settings`].
+
+mod check;
+mod keys;
+mod layer;
+mod mistake;
+mod place;
+mod raw;
+mod signing;
+mod strict;
+mod suggest;
+mod url;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::judge::Severity;
+use crate::judge::rule::{RuleName, RuleSet};
+
+pub use check::{Outside, ParsedTarget, check, default_rules, secret_files};
+pub use keys::known_keys;
+pub use layer::Layer;
+pub use mistake::Mistake;
+pub use place::{Origin, Place, Position};
+pub use raw::Raw;
+
+/// Every default, with its reason: the first layer of each configuration.
+pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
+
+/// Checked settings: everything has a value, and every value can be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Part of every dedup key; `None` was not set.
+    pub instance: Option<String>,
+    /// Where episode and outbox are kept.
+    pub state_dir: PathBuf,
+    /// The HTTP server.
+    pub server: ServerSettings,
+    /// The rhythm of reading.
+    pub poll: PollSettings,
+    /// The targets, each with its own rules.
+    pub targets: Vec<TargetSettings>,
+    /// The receivers.
+    pub receivers: Vec<ReceiverSettings>,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The address under which people reach it, for links in messages.
+    pub external_url: Option<String>,
+    /// How long SIGTERM lets deliveries and connections end.
+    pub shutdown_grace: Duration,
+}
+
+/// The rhythm of reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PollSettings {
+    /// The tick.
+    pub interval: Duration,
+    /// Of one server core, tenfold in trouble.
+    pub budget: f64,
+    /// After so long without an answer a poll has failed.
+    pub timeout: Duration,
+}
+
+/// One target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetSettings {
+    /// Its name, from settings or from its address.
+    pub name: String,
+    /// True if it got its name from its address.
+    pub named_by_default: bool,
+    /// A URL or key=value string for the Postgres driver, which may hold a password.
+    pub postgres: Secret,
+    /// A file whose first line is the password, read at every login.
+    pub password_file: Option<PathBuf>,
+    /// Said with every message.
+    pub labels: BTreeMap<String, String>,
+    /// Its rules: those for all targets with its own laid over them.
+    pub rules: RuleSet,
+}
+
+/// One receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceiverSettings {
+    /// Its name.
+    pub name: String,
+    /// What it is and where.
+    pub kind: ReceiverKind,
+    /// From which severity on it hears.
+    pub min_severity: Severity,
+    /// Whether it is told of the end.
+    pub send_resolved: bool,
+    /// Only these rules; empty for all.
+    pub rules: Vec<RuleName>,
+    /// Only these targets; empty for all.
+    pub targets: Vec<String>,
+    /// How often a critical incident is told again.
+    pub repeat_interval: Duration,
+    /// How often a warning is told again.
+    pub repeat_interval_warning: Duration,
+    /// After so long without an answer an attempt has failed.
+    pub timeout: Duration,
+}
+
+/// The kinds of receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReceiverKind {
+    /// Our JSON, signed if there is a secret.
+    Webhook {
+        /// Where it is posted.
+        url: Secret,
+        /// `whsec_…` of Standard Webhooks; several while one is replaced by another.
+        signing_secrets: Vec<Secret>,
+    },
+    /// PagerDuty's Events API v2.
+    Pagerduty {
+        /// The integration's key: 32 characters.
+        routing_key: Secret,
+        /// The base of the API: the default, the one of the EU region, or a proxy of one's own.
+        base_url: String,
+    },
+}
+
+/// Text that cannot be printed by accident: no Display, and a Debug that hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one who must send it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}

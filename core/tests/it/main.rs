@@ -1,0 +1,9 @@
+//! Readings in, transitions and notifications out: the judge from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod properties;
+mod tellings;
+mod timeline;
+mod timelines;
+mod words;
