@@ -1,0 +1,6 @@
+//! Plimsoll watches PostgreSQL connection slots run full, says who holds them and why, pages once
+//! and keeps the record.
+
+pub mod chain;
+pub mod clock;
+pub mod drill;

@@ -1,0 +1,3 @@
+//! The command `plimsoll`: to be built on what the library has.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! Everything that is tested from outside, in one binary: linking is the slow part of a suite.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod server;
