@@ -4,3 +4,5 @@
 pub mod chain;
 pub mod clock;
 pub mod drill;
+pub mod health;
+pub mod store;
