@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod clock;
+pub mod collect;
 pub mod drill;
 pub mod health;
 pub mod store;

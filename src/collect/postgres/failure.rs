@@ -1,0 +1,237 @@
+//! What a failed login or statement means: errors of the driver in, kinds of failure out.
+//!
+//! SQLSTATE and the name of the C function that raised an error are the same in every language
+//! that a server can speak; its text is not, and is looked at only where nothing else tells.
+
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+
+use plimsoll_core::reading::{Failure, FailureKind, Refusal};
+use tokio_postgres::error::DbError;
+
+use crate::collect::tls::TlsError;
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoginError {
+    #[error("reading the password from {}: {source}", path.display())]
+    Password { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    #[error("resolving {host}: {source}")]
+    Resolve { host: String, source: io::Error },
+    #[error("connecting to {address}: {source}")]
+    Connect { address: String, source: io::Error },
+    #[error("connecting to {address}: no answer in {seconds} s")]
+    NoAnswer { address: String, seconds: f64 },
+    #[error("logging in at {address}: {}", chain(.source))]
+    Login { address: String, source: tokio_postgres::Error },
+}
+
+impl LoginError {
+    /// What the judge is told of it.
+    pub(super) fn failure(&self) -> Failure {
+        let kind = match self {
+            Self::Password { .. } | Self::Tls(_) => FailureKind::NotAllowed,
+            Self::Resolve { .. } | Self::NoAnswer { .. } => FailureKind::Unreachable,
+            Self::Connect { source, .. } => kind_of_connect(source),
+            Self::Login { source, .. } => kind_of_login(source),
+        };
+        let sqlstate = match self {
+            Self::Login { source, .. } => source.code().map(|code| code.code().to_owned()),
+            _ => None,
+        };
+        Failure { kind, text: cut(&self.to_string()), sqlstate }
+    }
+
+    /// Whether the connection was closed without a word: after a long silence this is how a server
+    /// whose `authentication_timeout` is over gives a login up (measured on 15).
+    pub(super) fn is_silent_close(&self) -> bool {
+        let Self::Login { source, .. } = self else { return false };
+        source.as_db_error().is_none() && kind_of_login(source) == FailureKind::Stopped
+    }
+
+    /// Whether the server itself answered, so that no refusal among such answers means none.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Login { source, .. } if source.as_db_error().is_some())
+    }
+}
+
+/// At most so much of what a server says is passed on.
+const MAX_TEXT_CHARS: usize = 500;
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT_CHARS).collect()
+}
+
+/// An error with everything below it, in one line: the driver's own text is `db error`.
+pub(super) fn chain(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        return format!("{}{hint}", db.message());
+    }
+    crate::chain::chain(error)
+}
+
+fn kind_of_connect(error: &io::Error) -> FailureKind {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => FailureKind::Stopped,
+        io::ErrorKind::PermissionDenied => FailureKind::NotAllowed,
+        // A Unix socket whose queue of connections is full.
+        io::ErrorKind::WouldBlock => FailureKind::TooSlow,
+        _ => FailureKind::Unreachable,
+    }
+}
+
+fn kind_of_login(error: &tokio_postgres::Error) -> FailureKind {
+    if let Some(db) = error.as_db_error() {
+        return kind_of_login_answer(db);
+    }
+    let below = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match below.map(io::Error::kind) {
+        _ if is_gibberish(error) => FailureKind::Unsupported,
+        // A proxy with nothing behind it, or a server that dies.
+        _ if error.is_closed() => FailureKind::Stopped,
+        Some(
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe,
+        ) => FailureKind::Stopped,
+        Some(io::ErrorKind::TimedOut) => FailureKind::Unreachable,
+        // TLS: the certificate, or none offered. And a password that was asked for and not given.
+        Some(io::ErrorKind::InvalidData) if is_tls(error) => FailureKind::NotAllowed,
+        None if is_ours(error) => FailureKind::NotAllowed,
+        // It speaks, and what it says makes no sense here.
+        _ => FailureKind::Unsupported,
+    }
+}
+
+fn is_gibberish(error: &tokio_postgres::Error) -> bool {
+    error.to_string().contains("parsing response")
+}
+
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    error.to_string().contains("TLS")
+}
+
+fn is_ours(error: &tokio_postgres::Error) -> bool {
+    let text = error.to_string();
+    ["TLS", "configuration", "authentication"].iter().any(|word| text.contains(word))
+}
+
+fn kind_of_login_answer(db: &DbError) -> FailureKind {
+    match db.code().code() {
+        "53300" => FailureKind::Refused(refusal(db.routine(), db.message())),
+        // One function says all of these, in the server's language.
+        "57P03" if db.message().contains("shutting down") => FailureKind::Stopped,
+        "57P03" | "57P02" => FailureKind::Starting,
+        "57P01" => FailureKind::Stopped,
+        // The server's own authentication_timeout.
+        "57014" => FailureKind::TooSlow,
+        // What a pooler answers to a startup packet that it does not like.
+        "08P01" => FailureKind::Unsupported,
+        code => kind_of_other(code),
+    }
+}
+
+/// Privileges, authentication, a database that is not there: settings or grants say no. Anything
+/// else is the server's own trouble (no memory, no disk, a fault inside it), and grants do not
+/// help.
+fn kind_of_other(sqlstate: &str) -> FailureKind {
+    match sqlstate {
+        "42501" | "3D000" | "0LP01" | "0P000" => FailureKind::NotAllowed,
+        code if code.starts_with("28") => FailureKind::NotAllowed,
+        _ => FailureKind::Failing,
+    }
+}
+
+/// Tells the failures behind SQLSTATE 53300 apart.
+pub(super) fn refusal(routine: Option<&str>, message: &str) -> Refusal {
+    // The names of a role and of settings are not translated.
+    let for_role = message.contains("pg_use_reserved_connections");
+    match routine {
+        Some("InitializeSessionUserId") => Refusal::RoleLimit,
+        Some("CheckMyDatabase") => Refusal::DatabaseLimit,
+        Some("InitPostgres") if for_role => Refusal::ReservedForRole,
+        Some("InitPostgres") => Refusal::ReservedForSuperusers,
+        Some("ProcessStartupPacket") => Refusal::LoginsUnderWay,
+        Some("InitWalSenderSlot") => Refusal::WalSenders,
+        Some("InitProcess") if message.contains("max_wal_senders") => Refusal::WalSenders,
+        _ => Refusal::AllSlotsTaken,
+    }
+}
+
+/// What became of a statement that the server did not carry out.
+pub(super) fn of_statement(error: &tokio_postgres::Error, doing: &str) -> Failure {
+    let sqlstate = error.code().map(|code| code.code().to_owned());
+    let kind = match sqlstate.as_deref() {
+        Some("55P03") => FailureKind::Blocked,
+        Some("57014") => FailureKind::TooSlow,
+        // A function or a column that is not there, or answers of another type.
+        Some("42883" | "42703" | "42704" | "0A000" | "42601") | None => FailureKind::Unsupported,
+        Some(code) => kind_of_other(code),
+    };
+    Failure { kind, text: cut(&format!("{doing}: {}", chain(error))), sqlstate }
+}
+
+/// Whether the connection is gone with it: closed, or the server ends the session.
+pub(super) fn ends_connection(error: &tokio_postgres::Error) -> bool {
+    let code = error.code().map(tokio_postgres::error::SqlState::code);
+    let by_server = matches!(code, Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05"));
+    let below = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_closed() || by_server || below.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failures_behind_53300_are_told_apart_in_any_language() {
+        // Routines and texts as measured on 13 to 18.
+        let reserved_15 = "remaining connection slots are reserved for non-replication superuser \
+                           connections";
+        let reserved_16 = "remaining connection slots are reserved for roles with the SUPERUSER \
+                           attribute";
+        let for_role = "remaining connection slots are reserved for roles with privileges of the \
+                        \"pg_use_reserved_connections\" role";
+        let cases = [
+            ("InitializeSessionUserId", "zu viele Verbindungen für Rolle", Refusal::RoleLimit),
+            ("CheckMyDatabase", "too many connections for database", Refusal::DatabaseLimit),
+            ("InitPostgres", reserved_15, Refusal::ReservedForSuperusers),
+            ("InitPostgres", reserved_16, Refusal::ReservedForSuperusers),
+            ("InitPostgres", for_role, Refusal::ReservedForRole),
+            ("InitProcess", "tut mir leid, schon zu viele Verbindungen", Refusal::AllSlotsTaken),
+            (
+                "InitProcess",
+                "number of requested standby connections exceeds max_wal_senders (currently 1)",
+                Refusal::WalSenders,
+            ),
+            ("ProcessStartupPacket", "sorry, too many clients already", Refusal::LoginsUnderWay),
+            ("SomethingNew", "no room", Refusal::AllSlotsTaken),
+        ];
+        for (routine, message, expected) in cases {
+            assert_eq!(refusal(Some(routine), message), expected, "{routine}: {message}");
+        }
+        assert_eq!(refusal(None, "no room"), Refusal::AllSlotsTaken);
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_made_says_why() {
+        let cases = [
+            (io::ErrorKind::ConnectionRefused, FailureKind::Stopped),
+            (io::ErrorKind::NotFound, FailureKind::Stopped),
+            (io::ErrorKind::PermissionDenied, FailureKind::NotAllowed),
+            (io::ErrorKind::HostUnreachable, FailureKind::Unreachable),
+            (io::ErrorKind::TimedOut, FailureKind::Unreachable),
+        ];
+        for (kind, expected) in cases {
+            let address = "db:5432".to_owned();
+            let error = LoginError::Connect { address, source: kind.into() };
+            assert_eq!(error.failure().kind, expected, "{kind}");
+            assert!(error.failure().text.starts_with("connecting to db:5432: "));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The names of roles and databases, and what else only catalogs know: limits and superusers.
+//!
+//! Polls carry OIDs, because a query that names a catalog hangs while somebody locks it. This cache
+//! is refreshed between polls, over the same connection, with its short lock_timeout; what cannot
+//! be refreshed stays as it was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join;
+use plimsoll_core::reading::Failure;
+use tokio_postgres::{Client, Error};
+
+use super::text::Text;
+
+/// So many roles, and so many databases, are known by name; others are shown by their OID.
+const MAX_NAMES: i64 = 20_000;
+
+/// Names are read again after so long, in case a limit was changed.
+const AGE_AT_MOST: Duration = Duration::from_mins(1);
+
+/// Names are not read more often than this, however many unknown ones are seen.
+const READ_APART: Duration = Duration::from_secs(5);
+
+/// The names as they were read last. They outlive a connection.
+#[derive(Debug, Default)]
+pub(super) struct NamesCache {
+    known: Arc<Names>,
+    read: Option<Instant>,
+    tried: Option<Instant>,
+    /// The `system_identifier` of the server that they are of.
+    system: Option<i64>,
+}
+
+/// All names of one server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    pub(super) roles: BTreeMap<u32, Role>,
+    pub(super) databases: BTreeMap<u32, Database>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Role {
+    pub(super) name: String,
+    pub(super) superuser: bool,
+    pub(super) can_login: bool,
+    /// −1 is none.
+    pub(super) limit: i32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Database {
+    pub(super) name: String,
+    /// −1 is none, −2 an interrupted DROP DATABASE.
+    pub(super) limit: i32,
+}
+
+/// Not prepared for good: it runs once a minute, and may wait for a lock at every step.
+const ROLES: &str = "
+    SELECT r.oid, r.rolname, r.rolsuper, r.rolcanlogin, r.rolconnlimit
+    FROM pg_roles AS r
+    LIMIT $1";
+
+const DATABASES: &str = "
+    SELECT d.oid, d.datname, d.datconnlimit
+    FROM pg_database AS d
+    LIMIT $1";
+
+impl NamesCache {
+    pub(super) fn known(&self) -> Arc<Names> {
+        Arc::clone(&self.known)
+    }
+
+    /// Whether they should be read again.
+    pub(super) fn are_old(&self, now: Instant) -> bool {
+        self.read.is_none_or(|at| now >= at + AGE_AT_MOST) && self.may_be_read(now)
+    }
+
+    /// Whether they may be read again, if there is a reason.
+    pub(super) fn may_be_read(&self, now: Instant) -> bool {
+        self.tried.is_none_or(|at| now >= at + READ_APART)
+    }
+
+    /// On a new connection they are read again: who answers may be another server.
+    pub(super) fn doubt(&mut self) {
+        (self.read, self.tried) = (None, None);
+    }
+
+    /// Forgets those of another server, where the same OIDs are others; says whether it did.
+    pub(super) fn forget_unless_of(&mut self, system: Option<i64>) -> bool {
+        let another = self.system.is_some() && self.system != system;
+        if another {
+            *self = Self::default();
+        }
+        self.system = system;
+        another
+    }
+
+    /// Takes what was read; what could not be read stays as it was.
+    pub(super) fn take(&mut self, names: Result<Names, Failure>, now: Instant) {
+        self.tried = Some(now);
+        match names {
+            Ok(names) => {
+                self.known = Arc::new(names);
+                self.read = Some(now);
+            }
+            Err(failure) => {
+                tracing::debug!(text = failure.text, "the names stay as they were");
+            }
+        }
+    }
+}
+
+impl Names {
+    /// Reads all of them anew.
+    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
+        let (roles, databases) =
+            try_join(client.query(ROLES, &[&MAX_NAMES]), client.query(DATABASES, &[&MAX_NAMES]))
+                .await?;
+        let mut names = Self::default();
+        for row in roles {
+            let role = Role {
+                name: row.try_get::<_, Text>("rolname")?.0,
+                superuser: row.try_get("rolsuper")?,
+                can_login: row.try_get("rolcanlogin")?,
+                limit: row.try_get("rolconnlimit")?,
+            };
+            names.roles.insert(row.try_get("oid")?, role);
+        }
+        for row in databases {
+            let database = Database {
+                name: row.try_get::<_, Text>("datname")?.0,
+                limit: row.try_get("datconnlimit")?,
+            };
+            names.databases.insert(row.try_get("oid")?, database);
+        }
+        Ok(names)
+    }
+
+    /// Whether nothing was ever read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.databases.is_empty()
+    }
+
+    /// The role's name, its OID while that is unknown, empty for none.
+    pub(super) fn role(&self, oid: Option<u32>) -> String {
+        let known = |oid| self.roles.get(&oid).map(|role| role.name.clone());
+        named(oid, known)
+    }
+
+    /// The database's name, as for a role.
+    pub(super) fn database(&self, oid: Option<u32>) -> String {
+        let known = |oid| self.databases.get(&oid).map(|database| database.name.clone());
+        named(oid, known)
+    }
+}
+
+fn named(oid: Option<u32>, known: impl Fn(u32) -> Option<String>) -> String {
+    match oid {
+        None | Some(0) => String::new(),
+        Some(oid) => known(oid).unwrap_or_else(|| format!("oid {oid}")),
+    }
+}

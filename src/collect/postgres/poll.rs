@@ -1,0 +1,365 @@
+//! The statements of a poll, and the rows that they give.
+//!
+//! None of them names a relation, and all are prepared: views join catalogs and hang while somebody
+//! locks one, the functions below them go on. All of a pass is sent at once.
+
+use futures_util::future::{join, try_join3};
+use jiff::Timestamp;
+use tokio_postgres::{Client, Error, Row, Statement};
+
+use super::failure::ends_connection;
+use super::text::Text;
+
+/// Which server this is, its limits and its clock. One row.
+const FACTS: &str = "
+    SELECT current_setting('server_version_num')::int4 AS version_num,
+        current_setting('server_version') AS version,
+        pg_postmaster_start_time() AS started_at,
+        pg_is_in_recovery() AS in_recovery,
+        clock_timestamp() AS clock,
+        current_setting('max_connections')::int4 AS max_connections,
+        current_setting('superuser_reserved_connections')::int4 AS superuser_reserved,
+        -- 16 and later
+        COALESCE(current_setting('reserved_connections', true)::int4, 0) AS reserved,
+        current_setting('track_activities') AS track_activities,
+        current_setting('session_authorization') AS role";
+
+/// Every backend, grouped; then the single client sessions that matter, our own left out: at most
+/// 25 of each kind, longest first, so that a queue of a thousand waiters does not hide the one that
+/// they wait for. Rows of sessions have a pid. `query` is cut in bytes and sent as they are: it may
+/// be text of another encoding, and every function of text may fail on it.
+const ACTIVITY: &str = "
+    WITH activity AS MATERIALIZED (
+        SELECT a.pid, a.usesysid, a.datid, a.application_name, a.client_addr, a.client_port,
+            a.state, a.wait_event_type, a.wait_event, a.backend_start, a.xact_start,
+            a.state_change, a.query, a.backend_type
+        FROM pg_stat_get_activity(NULL) AS a
+    ), clients AS NOT MATERIALIZED (
+        SELECT * FROM activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+    ), sessions AS (
+        (SELECT * FROM clients
+        WHERE wait_event_type = 'Lock'
+        ORDER BY state_change LIMIT 25)
+        UNION ALL
+        (SELECT * FROM clients
+        WHERE wait_event_type IS DISTINCT FROM 'Lock'
+            AND state IN ('idle in transaction', 'idle in transaction (aborted)')
+        ORDER BY xact_start LIMIT 25)
+        UNION ALL
+        (SELECT * FROM clients
+        WHERE wait_event_type IS DISTINCT FROM 'Lock'
+            AND state IN ('active', 'fastpath function call')
+        ORDER BY xact_start LIMIT 25)
+        UNION ALL
+        (SELECT * FROM clients
+        WHERE wait_event_type IS DISTINCT FROM 'Lock'
+            AND state = 'idle'
+        ORDER BY state_change LIMIT 25)
+    )
+    SELECT NULL::int4 AS pid, backend_type, usesysid, datid, application_name,
+        host(client_addr) AS address, client_port = -1 AS is_local, state,
+        count(*)::int4 AS connections,
+        (count(*) FILTER (WHERE wait_event_type = 'Lock'))::int4 AS waiting_for_lock,
+        extract(epoch FROM max(statement_timestamp() - state_change))::float8 AS state_seconds,
+        NULL::text AS wait, NULL::timestamptz AS started_at, NULL::float8 AS transaction_seconds,
+        NULL::bytea AS query,
+        bool_or(backend_type IS NULL AND query = '<insufficient privilege>') AS is_hidden,
+        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS server_seconds
+    FROM activity
+    GROUP BY backend_type, usesysid, datid, application_name, client_addr, client_port = -1, state
+    UNION ALL
+    SELECT pid, backend_type, usesysid, datid, application_name,
+        host(client_addr), client_port = -1, state,
+        0, 0,
+        extract(epoch FROM statement_timestamp() - state_change)::float8,
+        wait_event_type || '/' || wait_event, backend_start,
+        extract(epoch FROM statement_timestamp() - xact_start)::float8,
+        substr(textsend(query), 1, 1024), false,
+        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8
+    FROM sessions";
+
+/// Counters of the databases that are known by name.
+const COUNTERS: &str = "
+    SELECT d.oid AS datid,
+        pg_stat_get_db_stat_reset_time(d.oid) AS stats_reset,
+        pg_stat_get_db_xact_commit(d.oid) AS commits,
+        pg_stat_get_db_xact_rollback(d.oid) AS rollbacks,
+        pg_stat_get_db_deadlocks(d.oid) AS deadlocks,
+        pg_stat_get_db_sessions(d.oid) AS sessions,
+        pg_stat_get_db_sessions_abandoned(d.oid) AS sessions_abandoned,
+        pg_stat_get_db_sessions_fatal(d.oid) AS sessions_fatal,
+        pg_stat_get_db_sessions_killed(d.oid) AS sessions_killed,
+        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS server_seconds
+    FROM unnest($1::oid[]) AS d(oid)";
+
+/// The same before 14, which has no counters of sessions.
+const COUNTERS_13: &str = "
+    SELECT d.oid AS datid,
+        pg_stat_get_db_stat_reset_time(d.oid) AS stats_reset,
+        pg_stat_get_db_xact_commit(d.oid) AS commits,
+        pg_stat_get_db_xact_rollback(d.oid) AS rollbacks,
+        pg_stat_get_db_deadlocks(d.oid) AS deadlocks,
+        NULL::int8 AS sessions, NULL::int8 AS sessions_abandoned,
+        NULL::int8 AS sessions_fatal, NULL::int8 AS sessions_killed,
+        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS server_seconds
+    FROM unnest($1::oid[]) AS d(oid)";
+
+/// Who holds, or waits for, a lock that even a reader of a system catalog waits for. OIDs below
+/// 16384 are the server's own relations (transam.h, `FirstNormalObjectId`).
+const CATALOG_LOCKS: &str = "
+    SELECT l.pid, l.relation, l.granted
+    FROM pg_lock_status() AS l
+    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+        AND l.relation < 16384::oid AND l.pid IS NOT NULL
+    ORDER BY l.granted DESC, l.pid
+    LIMIT 3";
+
+/// What does not change while a connection lasts.
+const IDENTITY: &str = "
+    SELECT pg_backend_pid() AS pid, c.system_identifier
+    FROM pg_control_system() AS c";
+
+/// The statements of one session.
+#[derive(Debug)]
+pub(super) struct Statements {
+    facts: Statement,
+    activity: Statement,
+    counters: Statement,
+}
+
+/// The statement that says who holds a lock on a catalog; prepared before all others.
+#[derive(Debug)]
+pub(super) struct CatalogLocks(Statement);
+
+/// What does not change while a connection lasts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    pub(super) pid: i32,
+    pub(super) system_identifier: Option<i64>,
+}
+
+/// All rows of one pass.
+#[derive(Debug)]
+pub(super) struct Pass {
+    pub(super) facts: Facts,
+    pub(super) activity: Vec<Activity>,
+    /// `None` when they were not asked for.
+    pub(super) counters: Option<Vec<Counters>>,
+    /// Time that the statements ran, by the server's clock.
+    pub(super) server_seconds: f64,
+}
+
+/// The row of [`FACTS`].
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) version_num: u32,
+    pub(super) version: String,
+    pub(super) started_at: Timestamp,
+    pub(super) in_recovery: bool,
+    pub(super) clock: Timestamp,
+    pub(super) max_connections: u32,
+    pub(super) superuser_reserved: u32,
+    pub(super) reserved: u32,
+    pub(super) track_activities: bool,
+    /// The role that we logged in as.
+    pub(super) role: String,
+}
+
+/// A row of [`ACTIVITY`]: a group without a pid, a single session with one.
+#[derive(Clone, Debug)]
+pub(super) struct Activity {
+    pub(super) pid: Option<i32>,
+    /// NULL where we may not see the session, and for a worker that is about to end.
+    pub(super) backend_type: Option<String>,
+    /// We may not see it.
+    pub(super) is_hidden: bool,
+    pub(super) role: Option<u32>,
+    pub(super) database: Option<u32>,
+    pub(super) application: String,
+    pub(super) address: Option<String>,
+    pub(super) is_local: bool,
+    pub(super) state: Option<String>,
+    pub(super) connections: u32,
+    pub(super) waiting_for_lock: u32,
+    pub(super) state_seconds: Option<f64>,
+    pub(super) wait: Option<String>,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) transaction_seconds: Option<f64>,
+    pub(super) query: String,
+}
+
+/// A row of [`COUNTERS`].
+#[derive(Clone, Debug)]
+pub(super) struct Counters {
+    pub(super) database: u32,
+    pub(super) stats_reset: Option<Timestamp>,
+    pub(super) commits: i64,
+    pub(super) rollbacks: i64,
+    pub(super) deadlocks: i64,
+    pub(super) sessions: Option<i64>,
+    pub(super) sessions_abandoned: Option<i64>,
+    pub(super) sessions_fatal: Option<i64>,
+    pub(super) sessions_killed: Option<i64>,
+}
+
+impl Statements {
+    /// Prepares them. On a fresh connection this reads catalogs, and can meet a lock on one.
+    pub(super) async fn prepare(client: &Client, version: u32) -> Result<Self, Error> {
+        let counters = if version < 140_000 { COUNTERS_13 } else { COUNTERS };
+        let (facts, activity, counters) =
+            try_join3(client.prepare(FACTS), client.prepare(ACTIVITY), client.prepare(counters))
+                .await?;
+        Ok(Self { facts, activity, counters })
+    }
+
+    /// One complete pass: activity first, counters after it.
+    pub(super) async fn pass(
+        &self,
+        client: &Client,
+        databases: Option<&[u32]>,
+    ) -> Result<Pass, Error> {
+        let counters = async {
+            match databases {
+                Some(oids) => client.query(&self.counters, &[&oids]).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let both = join(client.query_one(&self.facts, &[]), client.query(&self.activity, &[]));
+        let ((facts, activity), counters) = join(both, counters).await;
+        let (facts, activity) = (facts?, activity?);
+        // Slots are worth having without them: those of before are shown until the next time.
+        let counters = match counters {
+            Err(error) if ends_connection(&error) => return Err(error),
+            counters => counters.ok().flatten(),
+        };
+        let seconds = |rows: &[Row]| latest(rows, "server_seconds");
+        let server_seconds = seconds(&activity)? + seconds(counters.as_deref().unwrap_or(&[]))?;
+        Ok(Pass {
+            facts: Facts::from_row(&facts)?,
+            activity: activity.iter().map(Activity::from_row).collect::<Result<_, _>>()?,
+            counters: counters
+                .map(|rows| rows.iter().map(Counters::from_row).collect::<Result<_, _>>())
+                .transpose()?,
+            server_seconds,
+        })
+    }
+}
+
+impl CatalogLocks {
+    /// Prepares it.
+    pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
+        client.prepare(CATALOG_LOCKS).await.map(Self)
+    }
+
+    /// Who holds one, for people; `None` if nobody does or it cannot be read.
+    pub(super) async fn said(&self, client: &Client) -> Option<String> {
+        let rows = client.query(&self.0, &[]).await.ok()?;
+        let held: Vec<String> = rows.iter().filter_map(|row| said_of_lock(row).ok()).collect();
+        (!held.is_empty()).then(|| held.join(", "))
+    }
+}
+
+impl Identity {
+    /// Asks for it.
+    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
+        let row = client.query_one(IDENTITY, &[]).await?;
+        Ok(Self { pid: row.try_get("pid")?, system_identifier: row.try_get("system_identifier")? })
+    }
+}
+
+fn latest(rows: &[Row], column: &str) -> Result<f64, Error> {
+    let mut latest = 0.0_f64;
+    for row in rows {
+        latest = latest.max(row.try_get(column)?);
+    }
+    Ok(latest)
+}
+
+fn said_of_lock(row: &Row) -> Result<String, Error> {
+    let pid: i32 = row.try_get("pid")?;
+    let oid: u32 = row.try_get("relation")?;
+    let verb = if row.try_get("granted")? { "holds" } else { "waits for" };
+    // The OIDs of catalogs are fixed (the headers in src/include/catalog).
+    let catalog = match oid {
+        1260 => "pg_authid".to_owned(),
+        1261 => "pg_auth_members".to_owned(),
+        1262 => "pg_database".to_owned(),
+        2964 => "pg_db_role_setting".to_owned(),
+        1247 => "pg_type".to_owned(),
+        1249 => "pg_attribute".to_owned(),
+        1255 => "pg_proc".to_owned(),
+        1259 => "pg_class".to_owned(),
+        oid => format!("the catalog with OID {oid}"),
+    };
+    Ok(format!("pid {pid} {verb} an AccessExclusiveLock on {catalog}"))
+}
+
+fn not_negative(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+fn text(row: &Row, column: &str) -> Result<Option<String>, Error> {
+    Ok(row.try_get::<_, Option<Text>>(column)?.map(|text| text.0))
+}
+
+impl Facts {
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        let number = |column: &str| Ok::<_, Error>(not_negative(row.try_get(column)?));
+        Ok(Self {
+            version_num: number("version_num")?,
+            version: text(row, "version")?.unwrap_or_default(),
+            started_at: row.try_get("started_at")?,
+            in_recovery: row.try_get("in_recovery")?,
+            clock: row.try_get("clock")?,
+            max_connections: number("max_connections")?,
+            superuser_reserved: number("superuser_reserved")?,
+            reserved: number("reserved")?,
+            track_activities: text(row, "track_activities")?.as_deref() != Some("off"),
+            role: text(row, "role")?.unwrap_or_default(),
+        })
+    }
+}
+
+impl Activity {
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        // Clocks of the server may go back: no time is negative.
+        let seconds = |column: &str| {
+            let seconds: Option<f64> = row.try_get(column)?;
+            Ok::<_, Error>(seconds.map(|s| s.max(0.0)))
+        };
+        Ok(Self {
+            pid: row.try_get("pid")?,
+            backend_type: text(row, "backend_type")?,
+            is_hidden: row.try_get("is_hidden")?,
+            role: row.try_get("usesysid")?,
+            database: row.try_get("datid")?,
+            application: text(row, "application_name")?.unwrap_or_default(),
+            address: text(row, "address")?,
+            is_local: row.try_get::<_, Option<bool>>("is_local")?.unwrap_or(false),
+            state: text(row, "state")?,
+            connections: not_negative(row.try_get("connections")?),
+            waiting_for_lock: not_negative(row.try_get("waiting_for_lock")?),
+            state_seconds: seconds("state_seconds")?,
+            wait: text(row, "wait")?,
+            started_at: row.try_get("started_at")?,
+            transaction_seconds: seconds("transaction_seconds")?,
+            query: text(row, "query")?.unwrap_or_default(),
+        })
+    }
+}
+
+impl Counters {
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            database: row.try_get("datid")?,
+            stats_reset: row.try_get("stats_reset")?,
+            commits: row.try_get("commits")?,
+            rollbacks: row.try_get("rollbacks")?,
+            deadlocks: row.try_get("deadlocks")?,
+            sessions: row.try_get("sessions")?,
+            sessions_abandoned: row.try_get("sessions_abandoned")?,
+            sessions_fatal: row.try_get("sessions_fatal")?,
+            sessions_killed: row.try_get("sessions_killed")?,
+        })
+    }
+}

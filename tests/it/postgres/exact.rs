@@ -1,0 +1,188 @@
+//! `free` is the number of logins that an ordinary role can still make, whoever else is there.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use plimsoll::drill::server::{Server, Session};
+use plimsoll_core::reading::postgres::{ConnectionLimit, Observation};
+
+use super::{Watch, execute, server, until_true};
+
+/// A program of the server's package that holds a walsender; ended with the test.
+struct Walsender(Child);
+
+impl Walsender {
+    fn start(server: &Server, program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(server.programs().join(program));
+        command.args(["-h", "127.0.0.1", "-U", "replicator", "-p"]);
+        command.arg(server.port().to_string()).args(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn physical(server: &Server, folder: &Path) -> Self {
+        Self::start(server, "pg_receivewal", &["-D", folder.to_str().unwrap(), "--no-sync"])
+    }
+
+    fn logical(server: &Server) -> Self {
+        let slot = ["--slot", "s", "--start", "-f", "/dev/null", "-d", "shop"];
+        Self::start(server, "pg_recvlogical", &slot)
+    }
+}
+
+impl Drop for Walsender {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Logs in until it is refused.
+async fn logins_until_refused(server: &Server, role: &str, database: &str) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    loop {
+        match server.connect(role, database).await {
+            Ok(session) => sessions.push(session),
+            Err(error) => {
+                assert_eq!(error.sqlstate(), Some("53300"), "{error}");
+                return sessions;
+            }
+        }
+    }
+}
+
+fn count_of(seen: &Observation, backend_type: &str) -> u32 {
+    let others = seen.other_backends.iter();
+    others.filter(|b| b.backend_type == backend_type).map(|b| b.count).sum()
+}
+
+fn limit<'a>(limits: &'a [ConnectionLimit], name: &str) -> &'a ConnectionLimit {
+    limits.iter().find(|limit| limit.name == name).unwrap_or_else(|| panic!("{name}: {limits:?}"))
+}
+
+/// Everybody who is no ordinary session: superusers, walsenders of both kinds, parallel workers,
+/// an autovacuum worker that takes its time, and Plimsoll.
+async fn crowd(server: &Server, folder: &Path) -> (Vec<Session>, Vec<Walsender>) {
+    let superuser = server.superuser().await.unwrap();
+    execute(
+        &superuser,
+        "CREATE ROLE replicator LOGIN REPLICATION CONNECTION LIMIT 3;
+        CREATE ROLE limited LOGIN CONNECTION LIMIT 4",
+    )
+    .await;
+    execute(&superuser, "CREATE DATABASE shop").await;
+    execute(&superuser, "ALTER DATABASE shop CONNECTION LIMIT 5").await;
+    let in_shop = server.connect("postgres", "shop").await.unwrap();
+    let slot = "SELECT pg_create_logical_replication_slot('s', 'test_decoding')";
+    in_shop.query_one(slot, &[]).await.unwrap();
+    let walsenders = vec![Walsender::physical(server, folder), Walsender::logical(server)];
+    execute(
+        &superuser,
+        "CREATE TABLE swept AS SELECT n, repeat('x', 500) AS t FROM generate_series(1, 20000) n;
+        DELETE FROM swept WHERE n % 2 = 0",
+    )
+    .await;
+    let parallel = server.connect("postgres", "postgres").await.unwrap();
+    execute(&parallel, "SET force_parallel_mode = on").await;
+    // It goes on for as long as the session does.
+    drop(parallel.simple_query_raw("SELECT pg_sleep(600)").await.unwrap());
+    for backend_type in ["parallel worker", "autovacuum worker", "walsender"] {
+        let seen = format!(
+            "SELECT count(*) >= CASE '{backend_type}' WHEN 'walsender' THEN 2 ELSE 1 END
+            FROM pg_stat_activity WHERE backend_type = '{backend_type}'"
+        );
+        until_true(&superuser, &seen).await;
+    }
+    (vec![superuser, in_shop, parallel], walsenders)
+}
+
+#[tokio::test]
+async fn free_is_what_an_ordinary_role_can_still_open_and_the_next_is_refused() {
+    let settings = [
+        ("wal_level", "logical"),
+        ("autovacuum_naptime", "1s"),
+        ("autovacuum_vacuum_threshold", "1"),
+        // One page a tenth of a second: the worker is there for minutes.
+        ("autovacuum_vacuum_cost_delay", "100ms"),
+        ("autovacuum_vacuum_cost_limit", "1"),
+    ];
+    let server = server(30, &settings).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (sessions, _walsenders) = crowd(&server, folder.path()).await;
+    let mut held = server.fill("app", "payment-api", 3).await.unwrap();
+    held.extend(server.fill("limited", "report", 2).await.unwrap());
+    held.push(server.connect("app", "shop").await.unwrap());
+    let watch = Watch::of(&server);
+    let seen = watch.seen().await;
+    assert!(count_of(&seen, "walsender") >= 2, "{:?}", seen.other_backends);
+    assert!(count_of(&seen, "parallel worker") >= 1, "{:?}", seen.other_backends);
+    assert!(count_of(&seen, "autovacuum worker") >= 1, "{:?}", seen.other_backends);
+    // Two superusers here and one in shop, six ordinary, and the watcher.
+    assert_eq!((seen.slots().usable, seen.slots().used), (27, 10));
+
+    // A role's limit: the walsenders of a role do not count towards its own.
+    let replicator = limit(&seen.role_limits, "replicator");
+    assert_eq!((replicator.limit, replicator.used), (3, 0));
+    let walsender_role = logins_until_refused(&server, "replicator", "postgres").await;
+    assert_eq!(walsender_role.len(), 3);
+    drop(walsender_role);
+    let limited = limit(&seen.role_limits, "limited");
+    assert_eq!((limited.limit, limited.used), (4, 2));
+    let more = logins_until_refused(&server, "limited", "postgres").await;
+    assert_eq!(more.len(), 2);
+    held.extend(more);
+
+    // A database's limit: superusers count, a logical walsender does not.
+    let shop = limit(&seen.database_limits, "shop");
+    assert_eq!((shop.limit, shop.used), (5, 2));
+    let more = logins_until_refused(&server, "app", "shop").await;
+    assert_eq!(more.len(), 3);
+    held.extend(more);
+
+    // The whole server, to the last slot.
+    let settled = "SELECT count(*) = 15 FROM pg_stat_activity
+        WHERE backend_type = 'client backend'";
+    until_true(&sessions[0], settled).await;
+    let seen = watch.seen_from_now().await;
+    assert_eq!(seen.slots().used, 15);
+    let free = usize::try_from(seen.slots().free).unwrap();
+    let more = logins_until_refused(&server, "app", "postgres").await;
+    assert_eq!(more.len(), free);
+    held.extend(more);
+    let full = watch.seen_from_now().await;
+    assert_eq!((full.slots().free, full.slots().used), (0, 27));
+    assert_eq!(full.slots().reserved_left(), 3);
+    // Superusers still get in, and then there is less than nothing left.
+    held.push(server.connect("postgres", "postgres").await.unwrap());
+    assert_eq!(watch.seen_from_now().await.slots().free, -1);
+}
+
+#[tokio::test]
+async fn sessions_that_wait_or_hold_a_transaction_are_seen_one_by_one() {
+    let server = server(20, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    execute(&superuser, "CREATE TABLE invoices (id int, note text); GRANT ALL ON invoices TO app")
+        .await;
+    let holder = server.connect("app", "postgres").await.unwrap();
+    execute(&holder, "BEGIN; LOCK invoices; SELECT 'canary-literal'").await;
+    let waiter = server.connect("app", "postgres").await.unwrap();
+    drop(
+        waiter
+            .simple_query_raw("UPDATE invoices SET note = 'canary-literal' WHERE id = 42")
+            .await
+            .unwrap(),
+    );
+    let watch = Watch::of(&server);
+    let waits = |seen: &Observation| seen.groups.iter().any(|g| g.waiting_for_lock == 1);
+    let seen = watch.until("a waiter", |d| d.outcome.as_ref().is_ok_and(waits)).await;
+    let seen = seen.outcome.unwrap();
+    let waiting = seen.sessions.iter().find(|s| s.wait.as_deref() == Some("Lock/relation"));
+    let waiting = waiting.unwrap_or_else(|| panic!("{:?}", seen.sessions));
+    assert_eq!((waiting.role.as_str(), waiting.database.as_str()), ("app", "postgres"));
+    assert_eq!(waiting.query, "UPDATE invoices SET note = ? WHERE id = ?");
+    assert!(waiting.transaction_seconds.is_some() && waiting.started_at.is_some());
+    let pid = holder.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0);
+    let holds = seen.sessions.iter().find(|s| s.pid == pid).unwrap();
+    assert_eq!(holds.state.word(), "idle in transaction");
+    assert!(!format!("{seen:?}").contains("canary"), "{seen:?}");
+}

@@ -1,0 +1,161 @@
+//! Logins that a server refuses, and roles that it lets see nothing: each with what to do.
+
+use plimsoll::collect::conninfo::ConnInfo;
+use plimsoll::collect::postgres::SourceSettings;
+use plimsoll::drill::server::Server;
+use plimsoll_core::reading::{FailureKind, Refusal};
+use plimsoll_core::settings::Secret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::{WATCHER, Watch, execute, server, settings};
+
+async fn require_passwords(server: &Server) {
+    let superuser = server.superuser().await.unwrap();
+    execute(&superuser, "ALTER ROLE watcher PASSWORD 'right-canary'").await;
+    let hba = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    std::fs::write(server.data_dir().join("pg_hba.conf"), hba).unwrap();
+    execute(&superuser, "SELECT pg_reload_conf()").await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_allowed_and_not_shown() {
+    let server = server(20, &[]).await;
+    require_passwords(&server).await;
+    let url = server.url("watcher:wrong-canary", "postgres").replace("%3A", ":");
+    let watch = Watch::start(settings(&url));
+    let failure = watch.failure(FailureKind::NotAllowed).await;
+    assert_eq!(failure.sqlstate.as_deref(), Some("28P01"));
+    assert!(failure.text.contains("password authentication failed"), "{failure:?}");
+    assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
+    let watch = Watch::start(settings(&server.url(WATCHER, "postgres")));
+    let failure = watch.failure(FailureKind::NotAllowed).await;
+    assert!(failure.text.contains("password missing"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_password_file_is_read_at_every_login() {
+    let server = server(20, &[]).await;
+    require_passwords(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    let conninfo = ConnInfo::parse(&Secret::new(server.url(WATCHER, "postgres"))).unwrap();
+    let password_file = Some(file.clone());
+    let start = SourceSettings { conninfo, password_file, ..settings("postgresql://db") };
+    let watch = Watch::start(start);
+    let failure = watch.failure(FailureKind::NotAllowed).await;
+    assert!(failure.text.contains(file.to_str().unwrap()), "{failure:?}");
+    std::fs::write(&file, "wrong-canary\n").unwrap();
+    let wrong = |f: &plimsoll_core::reading::Failure| f.sqlstate.as_deref() == Some("28P01");
+    let said = watch.until("28P01", |d| d.outcome.as_ref().is_err_and(wrong)).await;
+    assert!(!format!("{said:?}").contains("canary"), "{said:?}");
+    std::fs::write(&file, "right-canary\r\nand more\n").unwrap();
+    watch.seen().await;
+}
+
+#[tokio::test]
+async fn a_role_without_pg_monitor_is_told_how_to_get_it() {
+    let server = server(20, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    let watch = Watch::start(settings(&server.url("app", "postgres")));
+    let delivery = watch.next().await;
+    let failure = delivery.outcome.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotAllowed);
+    assert!(failure.text.ends_with("run: GRANT pg_monitor TO \"app\";"), "{failure:?}");
+    // The statement that is said is the one that helps.
+    let fix = failure.text.split_once("run: ").unwrap().1;
+    execute(&superuser, fix).await;
+    assert_eq!(watch.seen().await.slots().used, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_tracks_nothing_is_told_how_to_track() {
+    let server = server(20, &[("track_activities", "off")]).await;
+    let watch = Watch::of(&server);
+    let failure = watch.failure(FailureKind::NotAllowed).await;
+    assert!(failure.text.contains("track_activities = on"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn each_refusal_for_want_of_a_connection_has_its_own_reason() {
+    let server = server(12, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    let _other = server.connect(WATCHER, "postgres").await.unwrap();
+    let reason = async |expected: Refusal| {
+        let watch = Watch::of(&server);
+        let delivery = watch.next().await;
+        let failure = delivery.outcome.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Refused(expected), "{failure:?}");
+        assert_eq!(delivery.refused_logins[0].reason, expected);
+    };
+    execute(&superuser, "ALTER ROLE watcher CONNECTION LIMIT 1").await;
+    reason(Refusal::RoleLimit).await;
+    execute(&superuser, "ALTER ROLE watcher CONNECTION LIMIT -1").await;
+    execute(&superuser, "ALTER DATABASE postgres CONNECTION LIMIT 2").await;
+    reason(Refusal::DatabaseLimit).await;
+    execute(&superuser, "ALTER DATABASE postgres CONNECTION LIMIT -1").await;
+    let _held = server.fill("postgres", "admin", 7).await.unwrap();
+    reason(Refusal::ReservedForSuperusers).await;
+    // The backend of the refused login may hold its slot for a moment longer.
+    let mut more = Vec::new();
+    let filling = async {
+        while more.len() < 3 {
+            more.extend(server.connect("postgres", "postgres").await);
+        }
+    };
+    tokio::time::timeout(super::DEADLINE, filling).await.unwrap();
+    reason(Refusal::AllSlotsTaken).await;
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_exist_is_not_allowed() {
+    let server = server(20, &[]).await;
+    let watch = Watch::start(settings(&server.url(WATCHER, "nowhere")));
+    let failure = watch.failure(FailureKind::NotAllowed).await;
+    assert_eq!(failure.sqlstate.as_deref(), Some("3D000"));
+}
+
+/// Passes everything on, but changes the process id in the backend's key, as every pooler does that
+/// gives a client a connection of somebody else's.
+async fn pooler(port: u16, listener: TcpListener) {
+    // The message is as long as this on every server that speaks protocol 3.0.
+    const KEY: &[u8] = b"K\0\0\0\x0c";
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let back = async {
+        let mut bytes = vec![0; 65_536];
+        loop {
+            let count = from_server.read(&mut bytes).await.unwrap_or(0);
+            if count == 0 {
+                return;
+            }
+            let key = bytes[..count].windows(KEY.len()).position(|window| window == KEY);
+            if let Some(at) = key {
+                bytes[at + KEY.len() + 3] ^= 1;
+            }
+            to_client.write_all(&bytes[..count]).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = back => {}
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_in_the_way_is_found_by_the_key_of_the_backend() {
+    let server = server(20, &[]).await;
+    for mode in ["disable", "prefer"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pooler(server.port(), listener));
+        let url = format!("postgresql://watcher@{address}/postgres?sslmode={mode}");
+        let watch = Watch::start(settings(&url));
+        let failure = watch.failure(FailureKind::Unsupported).await;
+        assert!(failure.text.starts_with("a pooler answers"), "{failure:?}");
+    }
+}
