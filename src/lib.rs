@@ -6,4 +6,5 @@ pub mod clock;
 pub mod collect;
 pub mod drill;
 pub mod health;
+pub mod notify;
 pub mod store;
