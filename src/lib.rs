@@ -7,4 +7,5 @@ pub mod collect;
 pub mod drill;
 pub mod health;
 pub mod notify;
+pub mod serve;
 pub mod store;

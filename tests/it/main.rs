@@ -4,5 +4,6 @@
 
 mod notify;
 mod postgres;
+mod serve;
 mod server;
 mod store;

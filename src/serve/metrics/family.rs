@@ -1,0 +1,220 @@
+//! Families of metrics and the sheet on which one answer is written.
+//!
+//! Everything that must hold for every series is here: labels as the family names them, values of
+//! labels that cannot harm a reader, no series twice, and no more than fit.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use prometheus::TextEncoder;
+use prometheus::proto;
+
+use crate::health::{BUCKETS, Histogram};
+use crate::serve::limits::{MAX_LABEL_CHARS, MAX_SERIES};
+
+/// A family: one name, one meaning, one set of labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+/// The type of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+pub(super) const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family { name, kind: Kind::Counter, labels, help }
+}
+
+pub(super) const fn gauge(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family { name, kind: Kind::Gauge, labels, help }
+}
+
+pub(super) const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family { name, kind: Kind::Histogram, labels, help }
+}
+
+const SERIES_LEFT_OUT: Family = gauge(
+    "plimsoll_series_left_out",
+    &["family"],
+    "Series of a family that this answer has no room for, or that it sums in one named other.",
+);
+
+/// One answer, while it is written.
+#[derive(Default)]
+pub(super) struct Sheet {
+    families: BTreeMap<&'static str, (Family, BTreeMap<Vec<String>, Value>)>,
+    left_out: BTreeMap<&'static str, u64>,
+    series: usize,
+}
+
+/// The value of one series.
+enum Value {
+    Number(f64),
+    Histogram(Box<Histogram>),
+}
+
+impl Sheet {
+    /// Adds to a series, with the values of its labels in the order of the family's: two names
+    /// that print alike are one series with the sum of both.
+    pub(super) fn add(&mut self, family: &Family, labels: &[&str], number: f64) {
+        if let Some(Value::Number(sum)) = self.series(family, labels, || Value::Number(0.0)) {
+            *sum += number;
+        }
+    }
+
+    /// Adds a histogram.
+    pub(super) fn observe(&mut self, family: &Family, labels: &[&str], seen: &Histogram) {
+        self.series(family, labels, || Value::Histogram(Box::new(seen.clone())));
+    }
+
+    /// Counts series of a family that were not written.
+    pub(super) fn left_out(&mut self, family: &Family, series: usize) {
+        if series > 0 {
+            *self.left_out.entry(family.name).or_default() += series as u64;
+        }
+    }
+
+    fn series(
+        &mut self,
+        family: &Family,
+        labels: &[&str],
+        new: impl FnOnce() -> Value,
+    ) -> Option<&mut Value> {
+        debug_assert_eq!(family.labels.len(), labels.len(), "labels of {}", family.name);
+        let labels = labels.iter().map(|value| printable(value, MAX_LABEL_CHARS).into_owned());
+        let labels: Vec<String> = labels.collect();
+        let (known, series) =
+            self.families.entry(family.name).or_insert_with(|| (*family, BTreeMap::new()));
+        debug_assert_eq!(known, family, "two families are named {}", family.name);
+        if !series.contains_key(&labels) {
+            if self.series >= MAX_SERIES {
+                self.left_out(family, 1);
+                return None;
+            }
+            self.series += 1;
+        }
+        let (_, series) = self.families.get_mut(family.name)?;
+        Some(series.entry(labels).or_insert_with(new))
+    }
+
+    /// Everything that was written, as Prometheus reads it.
+    pub(super) fn into_text(mut self) -> String {
+        // Of each family at most one, so it needs no room of its own.
+        self.series = 0;
+        for (family, series) in std::mem::take(&mut self.left_out) {
+            self.add(&SERIES_LEFT_OUT, &[family], series as f64);
+        }
+        let families = self.families.into_values().filter(|(_, series)| !series.is_empty());
+        let families: Vec<_> = families.map(|(family, series)| encoded(&family, series)).collect();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .expect("no family is empty or without a name")
+    }
+}
+
+fn encoded(family: &Family, series: BTreeMap<Vec<String>, Value>) -> proto::MetricFamily {
+    let mut encoded = proto::MetricFamily::default();
+    encoded.set_name(family.name.to_owned());
+    encoded.set_help(family.help.to_owned());
+    encoded.set_field_type(match family.kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge => proto::MetricType::GAUGE,
+        Kind::Histogram => proto::MetricType::HISTOGRAM,
+    });
+    let metrics = series.into_iter().map(|(labels, value)| metric(family, labels, value));
+    encoded.set_metric(metrics.collect());
+    encoded
+}
+
+fn metric(family: &Family, labels: Vec<String>, value: Value) -> proto::Metric {
+    let pairs = family.labels.iter().zip(labels).map(|(name, value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value(value);
+        pair
+    });
+    let mut metric = proto::Metric::from_label(pairs.collect());
+    match (family.kind, value) {
+        (Kind::Counter, Value::Number(number)) => {
+            let mut counter = proto::Counter::default();
+            counter.set_value(number);
+            metric.set_counter(counter);
+        }
+        (_, Value::Number(number)) => {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(number);
+            metric.set_gauge(gauge);
+        }
+        (_, Value::Histogram(seen)) => metric.set_histogram(buckets(&seen)),
+    }
+    metric
+}
+
+fn buckets(seen: &Histogram) -> proto::Histogram {
+    let mut cumulated = 0;
+    let buckets = BUCKETS.iter().zip(seen.counts).map(|(bound, count)| {
+        cumulated += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(cumulated);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(seen.counts.iter().sum());
+    histogram.set_sample_sum(seen.sum);
+    histogram
+}
+
+/// Text that shows as it is: what steers a terminal, breaks a line or turns the reading direction
+/// is written as its code, and all beyond `most` characters is cut.
+pub(in crate::serve) fn printable(text: &str, most: usize) -> Cow<'_, str> {
+    if text.chars().nth(most).is_none() && !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut printable = String::new();
+    let mut room = most;
+    for character in text.chars() {
+        let shown = if is_harmful(character) {
+            format!("\\u{{{:x}}}", u32::from(character))
+        } else {
+            character.to_string()
+        };
+        let chars = shown.chars().count();
+        if chars >= room {
+            printable.push('…');
+            break;
+        }
+        room -= chars;
+        printable.push_str(&shown);
+    }
+    Cow::Owned(printable)
+}
+
+fn is_harmful(character: char) -> bool {
+    let unseen = matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    character.is_control() || unseen
+}
