@@ -6,6 +6,7 @@ pub mod clock;
 pub mod collect;
 pub mod drill;
 pub mod health;
+pub mod load;
 pub mod notify;
 pub mod serve;
 pub mod store;

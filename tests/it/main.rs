@@ -6,4 +6,5 @@ mod notify;
 mod postgres;
 mod serve;
 mod server;
+mod settings;
 mod store;

@@ -1,0 +1,324 @@
+//! What cannot be used, and how that is said: the whole text that a person sees, in one snapshot
+//! a subject, each mistake under what was written.
+
+use std::fmt::Write;
+
+use insta::assert_snapshot;
+use plimsoll::load::Overrides;
+use plimsoll_core::settings::Secret;
+
+use super::Case;
+
+/// Each text and what is said of it, when nothing else is wrong.
+fn said(texts: &[&str]) -> String {
+    let mut said = String::new();
+    for text in texts {
+        for line in text.trim_end().lines() {
+            writeln!(said, "> {line}").unwrap();
+        }
+        writeln!(said, "{}\n", Case::new(text).mistakes()).unwrap();
+    }
+    said
+}
+
+/// The same with a target in front, so that one is there.
+fn said_beside_a_target(texts: &[&str]) -> String {
+    let target = "targets = [{ name = \"db\", postgres = \"postgresql://db\" }]\n";
+    let texts: Vec<String> = texts.iter().map(|text| format!("{target}{text}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    said(&texts).replace(&format!("> {target}"), "")
+}
+
+#[test]
+fn unknown_keys() {
+    assert_snapshot!(said_beside_a_target(&[
+        "[poll]\nintervall = \"1s\"",
+        "[rule.slots]\nfor = \"1s\"",
+        "budget = 0.01",
+        "[poll]\ncolour = 1",
+        "[rules.slots]\nwarning = { abov = 0.9 }",
+        "[rules]\n\"postgresql://u:hunter2@db\" = 1",
+    ]));
+    assert_snapshot!(said(&["[[target]]\npostgres = \"postgresql://db\""]));
+}
+
+#[test]
+fn wrong_types() {
+    assert_snapshot!(said_beside_a_target(&[
+        "[rules.slots.warning]\nabove = true",
+        "[server]\nlisten = 7546\nexternal_url = 1979-05-27",
+        "poll = [\"1s\"]",
+        "[[server]]\nlisten = \"0.0.0.0:1\"",
+        "[receivers]\nname = \"a\"",
+        "[[receivers]]\nname = \"a\"\ntype = \"webhook\"\nurl = 12345",
+    ]));
+    assert_snapshot!(said(&[
+        "targets = 3",
+        "targets = [3]",
+        "targets = [{ postgres = \"host=db\", labels = { port = 5432 } }]",
+        "targets = [{ postgres = [\"host=db password=hunter2\"] }]",
+    ]));
+}
+
+#[test]
+fn durations() {
+    assert_snapshot!(said_beside_a_target(&[
+        "[rules.slots.warning]\nfor = \"60\"",
+        "[rules.slots.warning]\nfor = 60",
+        "[rules.slots.warning]\nfor = \"-5s\"",
+        "[rules.slots.warning]\nfor = \"9000 years\"",
+        "[poll]\ninterval = \"0s\"\ntimeout = \"1h\"",
+        "[receiver_defaults.webhook]\nrepeat_interval = \"0s\"\ntimeout = \"0s\"",
+    ]));
+}
+
+#[test]
+fn thresholds() {
+    assert_snapshot!(said_beside_a_target(&[
+        "[rules.slots.warning]\nabove = 80",
+        "[rules.slots.warning]\nabove = \"80%\"",
+        "[rules.slots.warning]\nabove = 1.01",
+        "[rules.slots.warning]\nabove = -0.1",
+        "[rules.slots.warning]\nabove = nan",
+        "[poll]\nbudget = 0",
+        "[rules.slots]\nwarning = { above = 0.6, clear_below = 0.65 }",
+        "[rules.slots]\nwarning = { clear_below = 0.85 }",
+        "[rules.slots]\nwarning = { above = 0.6 }",
+        "[rules.slots]\nwarning = { above_used = 90, above = 0.8 }",
+        "[rules.slots]\nwarning = { above_used = 90, clear_below_used = 91 }",
+        "[rules.slots]\nwarning = { clear_below_used = 9 }",
+        "[rules.slots]\nwarning = { above_used = 0.9 }",
+    ]));
+}
+
+#[test]
+fn a_line_that_only_one_target_or_one_role_has_wrong() {
+    assert_snapshot!(said(&["[rules.slots.warning]
+above = 0.9
+[[targets]]
+postgres = \"postgresql://a\"
+[[targets]]
+postgres = \"postgresql://b\"
+rules = { slots = { warning = { clear_below = 0.95 } } }
+[rules.role_limit.subjects.\"pay.ment\"]
+critical = { above = 0.5 }
+"]));
+}
+
+#[test]
+fn targets() {
+    let long = format!("[[targets]]\nname = \"{}\"\npostgres = \"host=db\"", "n".repeat(129));
+    assert_snapshot!(said(&[
+        "",
+        "[[targets]]\nname = \"db\"",
+        "[[targets]]\nname = \"db\"\npostgres = \"host=a\"\n\
+         [[targets]]\nname = \"db\"\npostgres = \"host=b\"",
+        "[[targets]]\npostgres = \"host=db port=1\"\n[[targets]]\npostgres = \"host=db port=2\"",
+        "[[targets]]\npostgres = \"postgresql://db:port/\"",
+        "[[targets]]\npostgres = \"postgresql://db?sslmode=on\"",
+        "[[targets]]\npostgres = \"mysql://db\"",
+        "[[targets]]\nname = \"a\\u0007b\"\npostgres = \"host=db\"",
+        "[[targets]]\nname = \"eu/db\"\npostgres = \"host=db\"",
+        "[[targets]]\nname = \" db\"\npostgres = \"host=db\"",
+        &long,
+        "[[targets]]\npostgres = \"host=db\"\nlabels = { \"a/b\" = \"x\" }",
+    ]));
+}
+
+#[test]
+fn server() {
+    assert_snapshot!(said_beside_a_target(&[
+        "[server]\nlisten = \":7546\"",
+        "[server]\nlisten = \"localhost:7546\"",
+        "[server]\nlisten = \"db.example.com:7546\"",
+        "[server]\nlisten = \"127.0.0.1\"",
+        "[server]\nexternal_url = \"plimsoll.example.com\"",
+    ]));
+}
+
+#[test]
+fn receivers() {
+    let webhook = |rest: &str| format!("[[receivers]]\nname = \"a\"\ntype = \"webhook\"\n{rest}");
+    assert_snapshot!(said_beside_a_target(&[
+        "[[receivers]]",
+        "[[receivers]]\nname = \"a\"\ntype = \"webhok\"",
+        "[[receivers]]\nname = \"a\"\ntype = \"slack\"",
+        &webhook(""),
+        &webhook("url = \"hooks.example.com/x\""),
+        &webhook("url = \"http://a\"\nrouting_key = \"x\""),
+        &webhook("url = \"http://a\"\nurl_file = \"f\""),
+        &webhook("url = \"http://a\"\nsigning_secret = \"abc\""),
+        &webhook("url = \"http://a\"\nmin_severity = \"info\"\nsend_resolved = \"no\""),
+        &webhook("url = \"http://a\"\nrules = [\"slot\"]\ntargets = [\"bd\"]"),
+        &format!("{}\n{}", webhook("url = \"http://a\""), webhook("url = \"http://b\"")),
+    ]));
+}
+
+#[test]
+fn pagerduty() {
+    let receiver = |name: &str, rest: &str| {
+        format!("[[receivers]]\nname = \"{name}\"\ntype = \"pagerduty\"\n{rest}\n")
+    };
+    let key = "routing_key = \"0123456789abcdef0123456789abcdef\"";
+    assert_snapshot!(said_beside_a_target(&[
+        &receiver("a", "routing_key = \"0123\""),
+        &receiver("a", "region = \"asia\""),
+        &format!("{}{}", receiver("a", key), receiver("b", key)),
+        &receiver("a", &format!("{key}\nregion = \"eu\"\nbase_url = \"https://proxy\"")),
+    ]));
+}
+
+/// Sidecars are all called localhost: at PagerDuty one would close what another opened.
+#[test]
+fn pagerduty_and_a_target_without_a_name_of_its_own() {
+    let key = "routing_key = \"0123456789abcdef0123456789abcdef\"";
+    let receiver = format!("[[receivers]]\nname = \"a\"\ntype = \"pagerduty\"\n{key}\n");
+    let unnamed = format!("targets = [{{ postgres = \"host=localhost\" }}]\n{receiver}");
+    assert_snapshot!(Case::new(&unnamed).mistakes());
+    let postgres = vec![Secret::new("postgresql://localhost")];
+    let flags = Overrides { postgres, ..Overrides::default() };
+    assert_snapshot!(Case::new(&receiver).flags(flags).mistakes());
+    // With an instance, or for a receiver that does not hear of it, nothing is ambiguous.
+    let with_instance = format!("instance = \"eu\"\n{unnamed}");
+    assert_eq!(Case::new(&with_instance).mistakes(), "no mistake");
+    let other = format!("{receiver}targets = [\"db\"]\n[[targets]]\npostgres = \"host=localhost\"");
+    let other = format!("{other}\n[[targets]]\nname = \"db\"\npostgres = \"host=a\"");
+    assert_eq!(Case::new(&other).mistakes(), "no mistake");
+}
+
+#[test]
+fn secret_files() {
+    let text = "
+[[targets]]
+name = \"db\"
+postgres = \"postgresql://db\"
+password_file = \"password\"
+[[receivers]]
+name = \"a\"
+type = \"webhook\"
+url_file = \"url\"
+signing_secret_files = [\"new\", \"old\"]
+[[receivers]]
+name = \"b\"
+type = \"pagerduty\"
+routing_key_file = \"key\"
+[[receivers]]
+name = \"c\"
+type = \"webhook\"
+url_file = \"long\"
+";
+    assert_snapshot!(Case::new(text).mistakes());
+    let case = Case::new(text)
+        .secret("password", "\n")
+        .secret("url", "http://a\nhttp://b\n")
+        .secret("new", b"\xff\xfe")
+        .secret("old", "whsec_short\n")
+        .secret("key", "0123456789abcdef0123456789abcde\n")
+        .secret("long", "x".repeat(70_000));
+    assert_snapshot!(case.mistakes());
+}
+
+#[test]
+fn syntax() {
+    assert_snapshot!(said_beside_a_target(&[
+        "interval = 1s\n[poll\ninterval = \"2s\"",
+        "[poll]\ninterval = \"1s",
+        "[poll]\nbudget = 0,1",
+        "[poll]\nbudget = 0.1\nbudget = 0.2",
+        "poll = { budget = 0.1, interval }",
+        "[[receivers]]\nname = \"a\"\ntype = \"pagerduty\"\nrouting_key = hunter2",
+    ]));
+}
+
+/// A list of a hundred is long enough; the other layers are still heard.
+#[test]
+fn a_file_that_is_no_configuration() {
+    let mut keys = String::new();
+    let mut lines = String::new();
+    for number in 0..300 {
+        writeln!(keys, "key-{number} = {number}").unwrap();
+        writeln!(lines, "{number} bottles").unwrap();
+    }
+    for text in [keys, lines] {
+        let case = Case::new(&text).env("PLIMSOLL_POLL__INTERVAL", "60");
+        let said = case.mistakes();
+        let places: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(places.len(), 102, "{said}");
+        assert!(said.contains("more than 100 mistakes"), "{said}");
+        assert!(said.contains("PLIMSOLL_POLL__INTERVAL: poll.interval"), "{said}");
+    }
+}
+
+#[test]
+fn files() {
+    let mut case = Case::new("");
+    case.request.files = vec![case.path().join("absent.toml"), case.path().to_owned()];
+    assert_snapshot!(case.mistakes());
+    let case = Case::new("").file("big.toml", &"#".repeat(1024 * 1024 + 1));
+    assert_snapshot!(case.mistakes());
+    let case = Case::new("");
+    std::fs::write(case.path().join("plimsoll.toml"), b"instance = \"\xff\"\n").unwrap();
+    assert_snapshot!(case.mistakes());
+}
+
+#[test]
+fn variables_and_flags() {
+    let case = Case::without_file()
+        .env("DATABASE_URL", "postgresql://db")
+        .env("PLIMSOLL_POLL__BUDGET", "2")
+        .env("PLIMSOLL_POLL__INTERVAL", "60")
+        .env("PLIMSOLL_POLL__TIMEOUTS", "1s")
+        .env("PLIMSOLL_RULES__SLOTS__ENABLED", "off")
+        .env("PLIMSOLL_TARGETS__0__POSTGRES", "postgresql://db")
+        .flags(Overrides { listen: Some("7546".to_owned()), ..Overrides::default() });
+    assert_snapshot!(case.mistakes());
+    let mut case = Case::without_file().env("DATABASE_URL", "postgresql://db");
+    case.request.env.remove("HOME");
+    assert_snapshot!(case.mistakes());
+}
+
+/// One file with mistakes of all kinds: all of them are listed, in the order of its lines.
+#[test]
+fn all_at_once() {
+    assert_snapshot!(said(&["instence = \"eu\"
+[server]
+listen = \"localhost\"
+shutdown_grace = \"60\"
+[poll]
+interval = \"0s\"
+budget = 1.5
+timeout = 5 s
+[rules.slots]
+warning = { above = true, for = \"60\" }
+critical = { above = 0.7, clear_below = 0.8 }
+[[targets]]
+name = \"db\"
+postgres = \"postgresql://u:hunter2@db?sslmode=on\"
+[[targets]]
+name = \"db\"
+postgres = \"postgresql://u:hunter2@db:port\"
+password_file = \"absent\"
+[[targets]]
+name = \"twin\"
+postgres = \"host=a\"
+[[targets]]
+name = \"twin\"
+postgres = \"host=b\"
+[[receivers]]
+name = \"on-call\"
+type = \"pagerduty\"
+routing_key = \"too-short\"
+[[receivers]]
+name = \"first\"
+type = \"pagerduty\"
+routing_key = \"0123456789abcdef0123456789abcdef\"
+[[receivers]]
+name = \"second\"
+type = \"pagerduty\"
+routing_key = \"0123456789abcdef0123456789abcdef\"
+[[receivers]]
+name = \"archive\"
+type = \"webhook\"
+url = \"example.com\"
+"]));
+}
