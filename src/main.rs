@@ -1,3 +1,7 @@
-//! The command `plimsoll`: to be built on what the library has.
+//! The command `plimsoll`. Everything that it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plimsoll::cli::main(std::env::args_os()).into()
+}

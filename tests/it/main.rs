@@ -1,7 +1,10 @@
 //! Everything that is tested from outside, in one binary: linking is the slow part of a suite.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+#![expect(clippy::print_stderr, reason = "tests print the figures that they measure")]
 
+mod daemon;
+mod drill;
 mod notify;
 mod postgres;
 mod serve;

@@ -1,0 +1,259 @@
+//! The targets under watch: each a source and a loop; started, changed and ended as settings say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_core::judge::Rules;
+use plimsoll_core::judge::rule::{RuleSet, SourceRule};
+use plimsoll_core::reading::postgres::Observation;
+use plimsoll_core::settings::{PollSettings, Settings, TargetSettings};
+use plimsoll_core::status::Published;
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::rules::rules_of;
+use super::stopped;
+use super::supervise::{Ended, supervise};
+use super::watch::{Watch, take_failure};
+use crate::collect::conninfo::{ConnInfo, ConnInfoError};
+use crate::collect::mailbox::Mailbox;
+use crate::collect::postgres::{Source, SourceSettings};
+use crate::health::Health;
+use crate::serve;
+use crate::store::Store;
+
+/// A target cannot be watched as it was set.
+#[derive(Debug, thiserror::Error)]
+#[error("preparing the target {name}")]
+pub struct TargetError {
+    name: String,
+    source: ConnInfoError,
+}
+
+/// All targets under watch.
+pub(super) struct Targets {
+    store: Store,
+    health: Health,
+    running: BTreeMap<String, Running>,
+    shown: channel::Sender<Arc<serve::Targets>>,
+}
+
+/// One target under watch. A reload changes what it is told; nothing of it is started anew.
+struct Running {
+    rules: channel::Sender<Arc<Rules>>,
+    source: channel::Sender<Arc<SourceSettings>>,
+    published: channel::Receiver<Arc<Published>>,
+    stop: channel::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Targets {
+    pub(super) fn new(
+        store: Store,
+        health: Health,
+        shown: channel::Sender<Arc<serve::Targets>>,
+    ) -> Self {
+        Self { store, health, running: BTreeMap::new(), shown }
+    }
+
+    /// Whether all targets can be watched as they are set.
+    pub(super) fn check(settings: &Settings) -> Result<(), TargetError> {
+        settings.targets.iter().try_for_each(|target| source_of(target, settings.poll).map(drop))
+    }
+
+    /// Watches what these settings name, as they say, and nothing else.
+    pub(super) async fn apply(&mut self, settings: &Settings) -> Result<(), TargetError> {
+        Self::check(settings)?;
+        for target in &settings.targets {
+            let rules = Arc::new(rules_of(settings, target));
+            let source = Arc::new(source_of(target, settings.poll)?);
+            if let Some(running) = self.running.get(&target.name) {
+                running.rules.send_replace(rules);
+                running.source.send_if_modified(|told| {
+                    let changes = **told != *source;
+                    *told = source;
+                    changes
+                });
+            } else {
+                let running = self.start(target, rules, source);
+                self.running.insert(target.name.clone(), running);
+            }
+        }
+        self.leave(settings).await;
+        let shown = self.running.iter().map(|(name, r)| (name.clone(), r.published.clone()));
+        self.shown.send_replace(Arc::new(shown.collect()));
+        Ok(())
+    }
+
+    /// Ends what is watched but not named any more, and the incidents of all that is kept of such
+    /// targets: nobody else will.
+    async fn leave(&mut self, settings: &Settings) {
+        let is_named = |name: &str| settings.targets.iter().any(|t| t.name == name);
+        let gone: Vec<String> =
+            self.running.keys().filter(|name| !is_named(name)).cloned().collect();
+        for name in gone {
+            tracing::info!(db = name.as_str(), "not watched any more");
+            if let Some(running) = self.running.remove(&name) {
+                running.stop().await;
+            }
+            self.health.values().loops.remove(&name);
+        }
+        for name in self.store.targets().into_iter().filter(|name| !is_named(name)) {
+            let unnamed = unnamed(settings, &name);
+            take_failure(&self.store, &unnamed, None, "not watched any more").await;
+        }
+    }
+
+    fn start(
+        &self,
+        target: &TargetSettings,
+        rules: Arc<Rules>,
+        source: Arc<SourceSettings>,
+    ) -> Running {
+        let (stop, stopped) = channel::channel(false);
+        let (trouble, troubled) = channel::channel(false);
+        let (rules, rules_seen) = channel::channel(rules);
+        let (source, source_seen) = channel::channel(source);
+        let (give_up, given_up) = channel::channel(false);
+        let before = Published::before_the_first_reading(&target.name, target.labels.clone());
+        let (publish, published) = channel::channel(Arc::new(before));
+        let mailbox = Mailbox::new();
+        let reading = Reading {
+            name: target.name.clone(),
+            settings: source_seen.clone(),
+            mailbox: mailbox.clone(),
+            trouble: troubled,
+            health: self.health.clone(),
+            stop: stopped.clone(),
+        };
+        let watch = Watch {
+            target: target.name.clone(),
+            rules: rules_seen,
+            source: source_seen,
+            mailbox,
+            store: self.store.clone(),
+            health: self.health.clone(),
+            published: publish,
+            trouble,
+            stop: stopped,
+        };
+        // Before anybody can ask for it: a target without a loop is one that is not watched.
+        watch.mark_turn();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_reading(reading, give_up));
+        tasks.spawn(keep_watching(watch, given_up));
+        Running { rules, source, published, stop, tasks }
+    }
+
+    /// Ends all loops; what they served is committed.
+    pub(super) async fn stop(self) {
+        for running in self.running.values() {
+            running.stop.send_replace(true);
+        }
+        for running in self.running.into_values() {
+            running.stop().await;
+        }
+    }
+}
+
+fn source_of(target: &TargetSettings, poll: PollSettings) -> Result<SourceSettings, TargetError> {
+    let conninfo = ConnInfo::parse(&target.postgres)
+        .map_err(|source| TargetError { name: target.name.clone(), source })?;
+    Ok(SourceSettings {
+        conninfo,
+        password_file: target.password_file.clone(),
+        interval: poll.interval,
+        timeout: poll.timeout,
+        budget: poll.budget,
+    })
+}
+
+/// Everything that the source of one target needs. Cloned when it is started again.
+struct Reading {
+    name: String,
+    settings: channel::Receiver<Arc<SourceSettings>>,
+    mailbox: Mailbox<Observation>,
+    trouble: channel::Receiver<bool>,
+    health: Health,
+    stop: channel::Receiver<bool>,
+}
+
+async fn keep_reading(reading: Reading, give_up: channel::Sender<bool>) {
+    let start = || {
+        let mut stop = reading.stop.clone();
+        let (settings, mailbox) = (reading.settings.clone(), reading.mailbox.clone());
+        let source = Source::new(settings, mailbox, reading.trouble.clone());
+        // Its lines in the log name the target.
+        let span = tracing::info_span!("source", db = reading.name);
+        source.run(async move { stopped(&mut stop).await }).instrument(span)
+    };
+    let count = || count_restart(&reading.health, &reading.name);
+    if supervise(&reading.name, start, count).await == Ended::GivenUp {
+        // A loop without a source would say that the server is silent, and that is not known.
+        give_up.send_replace(true);
+    }
+}
+
+/// Returns when the source was given up; never when it just ended.
+async fn until_given_up(mut given_up: channel::Receiver<bool>) {
+    if given_up.wait_for(|given_up| *given_up).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn keep_watching(watch: Watch, given_up: channel::Receiver<bool>) {
+    let (name, health) = (watch.target.clone(), watch.health.clone());
+    let count = || count_restart(&health, &name);
+    let ended = tokio::select! {
+        ended = supervise(&name, || watch.clone().run(), count) => ended,
+        () = until_given_up(given_up) => Ended::GivenUp,
+    };
+    if ended == Ended::GivenUp {
+        if let Some(one) = health.values().loops.get_mut(&name) {
+            one.blind = true;
+        }
+        let rules = blind(&watch.rules.borrow());
+        let text = "plimsoll failed three times at this target and does not watch it any more";
+        take_failure(&watch.store, &rules, Some(&watch.published), text).await;
+    }
+}
+
+fn count_restart(health: &Health, name: &str) {
+    if let Some(one) = health.values().loops.get_mut(name) {
+        one.restarts = one.restarts.saturating_add(1);
+    }
+}
+
+/// The rules of a target that nobody watches: one alert, at once.
+fn blind(rules: &Rules) -> Rules {
+    let at_once = SourceRule {
+        refused_or_stopped: Duration::ZERO,
+        unreachable_or_slow: Duration::ZERO,
+        starting: Duration::ZERO,
+        keep_firing_for: Duration::ZERO,
+    };
+    let set = RuleSet { source_unreadable: Some(at_once), ..rules.set.clone() };
+    Rules { set, ..rules.clone() }
+}
+
+/// The rules of a target that settings do not name: none, so that what fires there ends.
+fn unnamed(settings: &Settings, name: &str) -> Rules {
+    let named = TargetSettings {
+        name: name.to_owned(),
+        named_by_default: false,
+        postgres: plimsoll_core::settings::Secret::new(""),
+        password_file: None,
+        labels: BTreeMap::new(),
+        rules: RuleSet::off(),
+    };
+    rules_of(settings, &named)
+}
