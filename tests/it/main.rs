@@ -11,3 +11,4 @@ mod serve;
 mod server;
 mod settings;
 mod store;
+mod tidy;
