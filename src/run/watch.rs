@@ -16,13 +16,17 @@ use plimsoll_core::reading::{Failure, FailureKind, Part, Reading};
 use plimsoll_core::status::Published;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use crate::clock;
 use crate::collect::mailbox::{Composed, Latest, Mailbox};
 use crate::collect::postgres::SourceSettings;
 use crate::health::{Health, LoopHealth};
 use crate::store::{Change, Durability, Store};
+
+/// The loop turns so often even where the tick is longer: `/healthz` takes one that has not turned
+/// for 30 s for stuck.
+const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 
 /// While patience is served the episode is on disk at least so often: a crash costs no more.
 const PATIENCE_COMMIT_EVERY: Duration = Duration::from_secs(5);
@@ -66,6 +70,7 @@ impl Watch {
                 () = super::stopped(&mut self.stop) => break,
                 () = self.mailbox.arrived() => {}
                 () = sleep_until(deadline.into()) => {}
+                () = sleep(TURN_AT_LEAST_EVERY) => continue,
             }
             let now = clock::monotonic();
             if let Some(composed) = latest.compose(&self.mailbox, now) {
