@@ -13,6 +13,8 @@ use plimsoll::drill::scenario::{Action, Scenario};
 use plimsoll::drill::server::{Session, Signal};
 use plimsoll::drill::{RunOptions, Stage, run};
 
+use crate::major::major;
+
 /// Ten times what any of it takes.
 const DEADLINE: Duration = Duration::from_secs(200);
 
@@ -53,7 +55,7 @@ fn start(application: &str) -> Action {
 #[tokio::test]
 async fn migration_042_fills_the_server_with_waiters_and_gives_it_back() {
     let scenario = Scenario::find("migration-042").unwrap();
-    let mut stage = Stage::set(scenario, None).await.unwrap();
+    let mut stage = Stage::set(scenario, Some(major())).await.unwrap();
     let superuser = stage.server().superuser().await.unwrap();
     // The daemon's one session, which is not here.
     let daemon = stage.server().connect("plimsoll", "postgres").await.unwrap();
@@ -104,7 +106,7 @@ async fn the_same_seed_asks_for_the_same_rows() {
         (pool.floor, pool.ceiling) = (1, 1);
         pool.transaction = vec!["INSERT INTO asked (id) VALUES ($1)".to_owned()];
         pool.requests_per_second = 20;
-        let mut stage = Stage::set(scenario, None).await.unwrap();
+        let mut stage = Stage::set(scenario, Some(major())).await.unwrap();
         stage.act(&start("payment-api")).await.unwrap();
         let superuser = stage.server().superuser().await.unwrap();
         let rows = async {
@@ -123,8 +125,9 @@ async fn the_same_seed_asks_for_the_same_rows() {
 
 #[tokio::test]
 async fn a_daemon_that_ends_at_once_ends_the_drill_with_its_last_words() {
+    let options = RunOptions::new("migration-042").unwrap();
     let options =
-        RunOptions { program: "/bin/sh".into(), ..RunOptions::new("migration-042").unwrap() };
+        RunOptions { program: "/bin/sh".into(), major: Some(major()), ..options };
     let mut shown = Vec::new();
     let error = run(&options, &mut shown).await.unwrap_err().to_string();
     // What a shell says of a script called `run`.
@@ -186,6 +189,7 @@ impl Running {
         let mut child = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
             .args(["drill", "run"])
             .arg(file.path())
+            .args(["--major", &major().to_string()])
             .args(flags)
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -5,6 +5,7 @@
 
 mod daemon;
 mod drill;
+mod major;
 mod notify;
 mod postgres;
 mod serve;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use plimsoll::drill::DrillError;
 use plimsoll::drill::server::{Mode, Options, Server, Signal};
 
+use crate::major::major;
+
 /// Ten times what any of it takes.
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -21,7 +23,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn small(max_connections: u32) -> Options {
-    Options { max_connections, ..Options::default() }
+    Options { major: Some(major()), max_connections, ..Options::default() }
 }
 
 fn is_running(pid: i32) -> bool {
@@ -39,6 +41,8 @@ async fn two_servers_run_side_by_side_and_know_nothing_of_each_other() {
         let session = server.connect("postgres", "postgres").await.unwrap();
         let row = session.query_one("SHOW max_connections", &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), max);
+        let row = session.query_one("SHOW server_version", &[]).await.unwrap();
+        assert!(row.get::<_, String>(0).starts_with(&format!("{}.", major())), "{row:?}");
     }
     one.superuser().await.unwrap().batch_execute("CREATE ROLE app LOGIN").await.unwrap();
     assert!(one.connect("app", "postgres").await.is_ok());
@@ -148,7 +152,7 @@ async fn nothing_of_it_is_left_after_drop_or_panic() {
 #[tokio::test]
 async fn a_setting_that_the_server_refuses_is_told_in_its_own_words() {
     let setting = ("max_connections".to_owned(), "many".to_owned());
-    let options = Options { settings: vec![setting], ..Options::default() };
+    let options = Options { settings: vec![setting], ..small(10) };
     let error = Server::start(options).await.unwrap_err();
     assert!(matches!(&error, DrillError::Ended { said, .. } if said.contains("many")), "{error}");
 }

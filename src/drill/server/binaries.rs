@@ -26,8 +26,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The installation of this major; without one the first that [`BIN_VARIABLE`] names, else
-    /// the newest.
+    /// The installation of this major, at last in the cache of `scripts/majors`; without one the
+    /// first that [`BIN_VARIABLE`] names, else the newest that is installed.
     pub fn find(major: Option<u32>) -> Result<Self, DrillError> {
         let named: Vec<PathBuf> = env::var_os(BIN_VARIABLE)
             .map(|folders| env::split_paths(&folders).collect())
@@ -38,7 +38,10 @@ impl Binaries {
         }
         found.extend(usual_folders().iter().filter_map(|f| Self::in_folder(f)));
         let choice = match major {
-            Some(major) => found.into_iter().find(|b| b.major == major),
+            Some(major) => {
+                let cached = || Self::in_folder(&cache()?.join(major.to_string()).join("bin"));
+                found.into_iter().chain(cached()).find(|b| b.major == major)
+            }
             None => found.into_iter().max_by_key(|b| b.major),
         };
         choice.ok_or_else(|| missing(major))
@@ -87,6 +90,17 @@ fn usual_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Where `scripts/majors` puts the programs of majors that the system has not, a folder each. As
+/// root the servers run as the user `postgres`, who may not enter root's home.
+fn cache() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/cache/plimsoll/postgres"));
+    }
+    let own = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Some(own.or_else(home)?.join("plimsoll/postgres"))
+}
+
 fn children(parent: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     entries
@@ -109,7 +123,10 @@ fn missing(major: Option<u32>) -> DrillError {
     } else {
         format!("`apt-get install postgresql-{major}`, or your distribution's package of it")
     };
-    let hint = format!("{install}; or name the folder that holds them in {BIN_VARIABLE}");
+    let hint = format!(
+        "{install}; or, in Plimsoll's repository, `scripts/majors {major}`; or name the folder that \
+         holds them in {BIN_VARIABLE}"
+    );
     DrillError::Missing { what, hint }
 }
 
@@ -168,6 +185,6 @@ mod tests {
     fn a_missing_server_names_the_command_that_installs_it() {
         let said = missing(Some(15)).to_string();
         assert!(said.contains("PostgreSQL 15") && said.contains("install postgresql"), "{said}");
-        assert!(said.contains(BIN_VARIABLE), "{said}");
+        assert!(said.contains(BIN_VARIABLE) && said.contains("scripts/majors 15"), "{said}");
     }
 }

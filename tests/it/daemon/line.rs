@@ -79,7 +79,7 @@ async fn full_and_cut_off_is_an_alert_and_not_an_absence() {
     // taken at once.
     let mut sessions = server.fill("app", "payment-api", free.saturating_sub(1)).await.unwrap();
     daemon.until("a full server", |t| t["slots"]["free"] == 0).await;
-    let cut = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE application_name = 'plimsoll'";
     // Whoever is quicker takes the slot; when it was not us, Plimsoll came back in, and again.
     let refused = loop {

@@ -41,13 +41,8 @@ unreachable_or_slow = "4s"
 /// A server of which 17 slots are usable, so that tests fill it quickly.
 pub(crate) async fn small_server() -> Server {
     let options = Options { max_connections: 20, ..Options::default() };
-    let server = Server::start(options).await.unwrap();
-    let superuser = server.superuser().await.unwrap();
-    superuser
-        .batch_execute("CREATE ROLE app LOGIN; CREATE ROLE plimsoll LOGIN IN ROLE pg_monitor")
-        .await
-        .unwrap();
-    server
+    let roles = "CREATE ROLE app LOGIN; CREATE ROLE plimsoll LOGIN IN ROLE pg_monitor";
+    crate::major::start(options, roles).await
 }
 
 /// Settings for one target and one webhook receiver.

@@ -104,7 +104,7 @@ async fn cold_caches_behind_a_lock_say_so_and_who_holds_it() {
     let holder = server.superuser().await.unwrap();
     let pid = holder.backend_pid().await.unwrap();
     // The grant empties our cache of memberships when it commits, and the lock comes in behind it.
-    execute(&granter, "BEGIN; GRANT pg_read_all_data TO app").await;
+    execute(&granter, "BEGIN; GRANT pg_signal_backend TO app").await;
     let lock = holder.batch_execute("BEGIN; LOCK TABLE pg_auth_members IN ACCESS EXCLUSIVE MODE");
     let commit = async {
         let queued = "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted";
@@ -267,7 +267,8 @@ async fn a_server_that_shuts_down_is_read_to_the_end_and_then_stopped() {
 async fn a_server_that_recovers_is_starting() {
     // A standby that lets nobody in never gets any further.
     let settings = vec![("hot_standby".to_owned(), "off".to_owned())];
-    let mut server = Server::start(Options { settings, ..Options::default() }).await.unwrap();
+    let options = Options { settings, ..Options::default() };
+    let mut server = crate::major::start(options, "").await;
     server.stop(Mode::Fast).await.unwrap();
     let signal = server.data_dir().join("standby.signal");
     fs::write(&signal, "").unwrap();

@@ -1,40 +1,22 @@
 //! `free` is the number of logins that an ordinary role can still make, whoever else is there.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
 use plimsoll::drill::server::{Server, Session};
 use plimsoll_core::reading::postgres::{ConnectionLimit, Observation};
 
+use super::bare::Bare;
 use super::{Watch, execute, server, until_true};
+use crate::major::major;
 
-/// A program of the server's package that holds a walsender; ended with the test.
-struct Walsender(Child);
-
-impl Walsender {
-    fn start(server: &Server, program: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(server.programs().join(program));
-        command.args(["-h", "127.0.0.1", "-U", "replicator", "-p"]);
-        command.arg(server.port().to_string()).args(arguments);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    fn physical(server: &Server, folder: &Path) -> Self {
-        Self::start(server, "pg_receivewal", &["-D", folder.to_str().unwrap(), "--no-sync"])
-    }
-
-    fn logical(server: &Server) -> Self {
-        let slot = ["--slot", "s", "--start", "-f", "/dev/null", "-d", "shop"];
-        Self::start(server, "pg_recvlogical", &slot)
-    }
-}
-
-impl Drop for Walsender {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+/// Walsenders of both kinds: they hold no client slot.
+async fn walsenders(server: &Server, superuser: &Session) -> [Bare; 2] {
+    let row = superuser.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
+    let physical = format!("START_REPLICATION PHYSICAL {}", row.get::<_, &str>(0));
+    let logical = "START_REPLICATION SLOT s LOGICAL 0/0";
+    let port = server.port();
+    [
+        Bare::replicate(port, None, &physical).await,
+        Bare::replicate(port, Some("shop"), logical).await,
+    ]
 }
 
 /// Logs in until it is refused.
@@ -62,7 +44,7 @@ fn limit<'a>(limits: &'a [ConnectionLimit], name: &str) -> &'a ConnectionLimit {
 
 /// Everybody who is no ordinary session: superusers, walsenders of both kinds, parallel workers,
 /// an autovacuum worker that takes its time, and Plimsoll.
-async fn crowd(server: &Server, folder: &Path) -> (Vec<Session>, Vec<Walsender>) {
+async fn crowd(server: &Server) -> (Vec<Session>, [Bare; 2]) {
     let superuser = server.superuser().await.unwrap();
     execute(
         &superuser,
@@ -75,7 +57,7 @@ async fn crowd(server: &Server, folder: &Path) -> (Vec<Session>, Vec<Walsender>)
     let in_shop = server.connect("postgres", "shop").await.unwrap();
     let slot = "SELECT pg_create_logical_replication_slot('s', 'test_decoding')";
     in_shop.query_one(slot, &[]).await.unwrap();
-    let walsenders = vec![Walsender::physical(server, folder), Walsender::logical(server)];
+    let walsenders = walsenders(server, &superuser).await;
     execute(
         &superuser,
         "CREATE TABLE swept AS SELECT n, repeat('x', 500) AS t FROM generate_series(1, 20000) n;
@@ -83,7 +65,9 @@ async fn crowd(server: &Server, folder: &Path) -> (Vec<Session>, Vec<Walsender>)
     )
     .await;
     let parallel = server.connect("postgres", "postgres").await.unwrap();
-    execute(&parallel, "SET force_parallel_mode = on").await;
+    // Its name since 16.
+    let forced = if major() < 16 { "force_parallel_mode" } else { "debug_parallel_query" };
+    execute(&parallel, &format!("SET {forced} = on")).await;
     // It goes on for as long as the session does.
     drop(parallel.simple_query_raw("SELECT pg_sleep(600)").await.unwrap());
     for backend_type in ["parallel worker", "autovacuum worker", "walsender"] {
@@ -100,6 +84,8 @@ async fn crowd(server: &Server, folder: &Path) -> (Vec<Session>, Vec<Walsender>)
 async fn free_is_what_an_ordinary_role_can_still_open_and_the_next_is_refused() {
     let settings = [
         ("wal_level", "logical"),
+        // Our walsenders' clients acknowledge nothing.
+        ("wal_sender_timeout", "0"),
         ("autovacuum_naptime", "1s"),
         ("autovacuum_vacuum_threshold", "1"),
         // One page a tenth of a second: the worker is there for minutes.
@@ -107,8 +93,7 @@ async fn free_is_what_an_ordinary_role_can_still_open_and_the_next_is_refused() 
         ("autovacuum_vacuum_cost_limit", "1"),
     ];
     let server = server(30, &settings).await;
-    let folder = tempfile::tempdir().unwrap();
-    let (sessions, _walsenders) = crowd(&server, folder.path()).await;
+    let (sessions, _walsenders) = crowd(&server).await;
     let mut held = server.fill("app", "payment-api", 3).await.unwrap();
     held.extend(server.fill("limited", "report", 2).await.unwrap());
     held.push(server.connect("app", "shop").await.unwrap());

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use plimsoll_core::reading::postgres::Observation;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::bare::Bare;
 use super::{Watch, execute, server};
 
 #[tokio::test]
@@ -51,26 +51,6 @@ async fn a_role_that_was_just_made_is_known_by_name_soon() {
     watch.until("its name", |d| d.outcome.as_ref().is_ok_and(named)).await;
 }
 
-/// A session that runs a statement of any bytes, over the bare protocol.
-async fn bare_session(port: u16, database: &str, statement: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let mut startup = vec![0, 3, 0, 0];
-    for text in ["user", "app", "database", database, "client_encoding", "LATIN1", ""] {
-        startup.extend_from_slice(text.as_bytes());
-        startup.push(0);
-    }
-    let length = u32::try_from(startup.len() + 4).unwrap().to_be_bytes();
-    socket.write_all(&[&length, startup.as_slice()].concat()).await.unwrap();
-    // Ready for a query: `Z`, its length, idle.
-    let mut answer = Vec::new();
-    while !answer.ends_with(&[b'Z', 0, 0, 0, 5, b'I']) {
-        assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0, "closed: {answer:?}");
-    }
-    let length = u32::try_from(statement.len() + 5).unwrap().to_be_bytes();
-    socket.write_all(&[b"Q", &length[..], statement, b"\0"].concat()).await.unwrap();
-    socket
-}
-
 #[tokio::test]
 async fn statements_in_other_encodings_do_not_fail_a_poll() {
     let server = server(20, &[]).await;
@@ -78,7 +58,9 @@ async fn statements_in_other_encodings_do_not_fail_a_poll() {
     execute(&superuser, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
         .await;
     let statement = b"SELECT pg_sleep(600) AS \"caf\xe9\"";
-    let _session = bare_session(server.port(), "latin", statement).await;
+    let parameters = [("user", "app"), ("database", "latin"), ("client_encoding", "LATIN1")];
+    let mut session = Bare::open(server.port(), &parameters).await;
+    session.send(statement).await;
     for database in ["postgres", "latin"] {
         let url = server.url(super::WATCHER, database);
         let watch = Watch::start(super::settings(&url));

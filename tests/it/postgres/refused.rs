@@ -13,6 +13,8 @@ use super::{WATCHER, Watch, execute, server, settings};
 
 async fn require_passwords(server: &Server) {
     let superuser = server.superuser().await.unwrap();
+    // 13 would still make it an MD5 one.
+    execute(&superuser, "SET password_encryption = 'scram-sha-256'").await;
     execute(&superuser, "ALTER ROLE watcher PASSWORD 'right-canary'").await;
     let hba = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
     std::fs::write(server.data_dir().join("pg_hba.conf"), hba).unwrap();
