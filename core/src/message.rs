@@ -28,7 +28,9 @@ pub fn summary(report: &Report) -> String {
         IncidentState::Open => {
             let holds = if report.known_at.is_some() { "held" } else { "holds" };
             let largest = report.holders.first().map(|h| format!("; {}", holder_words(h, holds)));
-            format!("{target}: {}{}", symptom(report), largest.unwrap_or_default())
+            let switch = report.switch.map(|switch| format!("; {}", switch.to.words()));
+            let (largest, switch) = (largest.unwrap_or_default(), switch.unwrap_or_default());
+            format!("{target}: {}{largest}{switch}", symptom(report))
         }
     };
     cut(&line, MAX_SUMMARY_CHARS)
@@ -192,6 +194,9 @@ fn failure(report: &Report) -> String {
     }
     if let Some(known_at) = report.known_at {
         line(&mut text, format_args!("What follows was read at {known_at:.0}."));
+    }
+    if let Some(switch) = report.switch {
+        line(&mut text, format_args!("Since {:.0}: {}", switch.at, switch.to.words()));
     }
     text
 }

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::judge::alert::{Alert, AlertState};
 use crate::judge::incident::{AlertFact, Holder, IncidentState, Report};
 use crate::judge::rule::words;
+use crate::judge::switch::Switch;
 use crate::judge::{State, TargetIdentity, Verdict};
 use crate::message;
-use crate::reading::postgres::{Group, Observation, Slots};
+use crate::reading::postgres::{Group, Observation, Server, Slots};
 use crate::reading::{Reading, Refusal};
 
 /// A target, as `/api/v1/targets/{name}` answers it.
@@ -25,6 +26,9 @@ pub struct TargetStatus {
     pub severity: String,
     /// From settings.
     pub labels: BTreeMap<String, String>,
+    /// The server that answers; absent while that is unknown.
+    #[serde(default)]
+    pub server: Option<ServerStatus>,
     /// The slots; absent while they are unknown.
     pub slots: Option<SlotsStatus>,
     /// When the newest reading was composed.
@@ -41,6 +45,22 @@ pub struct TargetStatus {
 
 /// At most so many holders are shown; the rest are one `other`, so that the sum is exact.
 pub const MAX_HOLDERS_SHOWN: usize = 100;
+
+/// The server that answers at the target's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// `server_version`.
+    pub version: String,
+    /// `primary` or `standby`.
+    pub role: String,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When it began to answer in another's place, or in another part: within the last hour, or
+    /// shortly before an incident that is open.
+    pub switched_at: Option<Timestamp>,
+    /// What changed then, e.g. `now on the standby`.
+    pub switched: Option<String>,
+}
 
 /// The slots.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -233,6 +253,18 @@ impl IncidentStatus {
     }
 }
 
+impl ServerStatus {
+    fn from_server(server: &Server, switch: Option<Switch>) -> Self {
+        Self {
+            version: server.version.clone(),
+            role: if server.in_recovery { "standby" } else { "primary" }.to_owned(),
+            started_at: server.started_at,
+            switched_at: switch.map(|switch| switch.at),
+            switched: switch.map(|switch| switch.to.words().to_owned()),
+        }
+    }
+}
+
 impl SlotsStatus {
     /// The public form of the slots.
     pub fn from_slots(slots: Slots) -> Self {
@@ -334,6 +366,7 @@ impl Published {
             name: name.to_owned(),
             severity: "unknown".to_owned(),
             labels,
+            server: None,
             slots: None,
             read_at: None,
             sources: Vec::new(),
@@ -380,6 +413,7 @@ impl Published {
             name: target.name.clone(),
             severity: severity(state, known.is_some()).to_owned(),
             labels: target.labels.clone(),
+            server: known.map(|seen| ServerStatus::from_server(&seen.server, state.memory.switch)),
             slots: known.map(|seen| SlotsStatus::from_slots(seen.slots())),
             read_at: Some(reading.at),
             sources: vec![source(&reading, outcome, next.last_success_at)],

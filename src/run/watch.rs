@@ -234,6 +234,9 @@ fn log(target: &TargetIdentity, said: &Said) {
                 severity = severity.word(),
                 "an alert changed"
             ),
+            Transition::Switched { to, .. } => {
+                tracing::warn!(db, to = to.words(), "another server, or another part");
+            }
             Transition::Opened { incident, severity, .. } => {
                 let severity = severity.word();
                 tracing::warn!(db, incident, severity, "an incident opened");

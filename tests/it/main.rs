@@ -5,6 +5,7 @@
 
 mod daemon;
 mod drill;
+mod failover;
 mod major;
 mod notify;
 mod postgres;

@@ -1,6 +1,7 @@
 //! The Postgres source on real servers: what every test of it needs, and the tests by subject.
 
 mod bare;
+mod behind;
 mod blind;
 mod exact;
 mod names;

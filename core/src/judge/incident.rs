@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::Severity;
 use super::alert::AlertState;
 use super::rule::{RuleName, Subject};
+use super::switch::Switch;
 use crate::reading::postgres::{Group, SessionState, Slots};
 use crate::reading::{Failure, Refusal};
 
@@ -99,6 +100,9 @@ pub struct Report {
     pub refused: Vec<(Refusal, u64)>,
     /// Who may use the reserved slots that are left.
     pub superusers: Vec<String>,
+    /// When another server began to answer, if that may have to do with it.
+    #[serde(default)]
+    pub switch: Option<Switch>,
 }
 
 /// How it was when most slots were in use.

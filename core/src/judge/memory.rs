@@ -1,9 +1,15 @@
 //! What needs more than one reading. Every field has a named bound; only the judge advances it.
+//!
+//! What is counted from one reading to the next is of one server only: it starts anew with
+//! [`Memory::switch`].
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use std::time::Duration;
+
 use super::incident::{self, AlertFact, Holder, MAX_SUPERUSERS, Peak, StateCount};
+use super::switch::{ServerIdentity, Switch, SwitchedTo};
 use crate::reading::postgres::{Observation, Slots};
 use crate::reading::{Reading, Refusal};
 
@@ -20,6 +26,12 @@ pub struct Memory {
     pub fired: Vec<AlertFact>,
     /// Logins refused since the incident opened, by reason: at most one entry a reason.
     pub refused: Vec<(Refusal, u64)>,
+    /// The server that answered last.
+    #[serde(default)]
+    pub server: Option<ServerIdentity>,
+    /// When another one, or the same in another part, began to answer.
+    #[serde(default)]
+    pub switch: Option<Switch>,
 }
 
 /// The last good reading of the slots.
@@ -38,12 +50,21 @@ pub struct LastKnown {
 }
 
 impl Memory {
-    /// The memory after a reading.
-    pub(super) fn advanced(self, reading: &Reading, incident: &incident::Advanced) -> Self {
-        let last_known = match reading.postgres.known() {
-            Some(seen) if reading.postgres.fresh => Some(LastKnown::of(seen, reading.at)),
-            _ => self.last_known,
+    /// The memory after a reading that came `served` after the one before it, and what answers
+    /// since this reading, if that changed.
+    pub(super) fn advanced(
+        self,
+        reading: &Reading,
+        incident: &incident::Advanced,
+        served: Duration,
+    ) -> (Self, Option<SwitchedTo>) {
+        let seen = reading.postgres.known().filter(|_| reading.postgres.fresh);
+        let last_known = match seen {
+            Some(seen) => Some(LastKnown::of(seen, reading.at)),
+            None => self.last_known,
         };
+        let server = seen.map(|seen| ServerIdentity::of(&seen.server)).or(self.server);
+        let to = self.server.zip(server).and_then(|(before, now)| before.switched_to(now));
         // Kept to the reading that ends the incident: its last message tells of them too.
         let in_incident = incident.open.is_some() || incident.ended.is_some();
         let mut refused = if in_incident && !incident.is_new { self.refused } else { Vec::new() };
@@ -59,7 +80,8 @@ impl Memory {
                 None => refused.push((login.reason, login.count.into())),
             }
         }
-        Self { last_known, peak, fired, refused }
+        let switch = Switch::advanced(self.switch, to, reading.at, served, in_incident);
+        (Self { last_known, peak, fired, refused, server, switch }, to)
     }
 
     /// Keeps what fires for the record of the incident.

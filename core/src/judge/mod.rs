@@ -7,6 +7,7 @@ pub mod alert;
 pub mod incident;
 pub mod memory;
 pub mod rule;
+pub mod switch;
 pub mod telling;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use alert::{Alert, AlertState};
 use incident::{Incident, IncidentState, Report};
 use memory::Memory;
 use rule::{RuleName, RuleSet, Subject};
+use switch::SwitchedTo;
 use telling::{Listener, Notification, NotificationKind, Telling, Told};
 
 /// How bad something is.
@@ -177,6 +179,13 @@ pub enum Transition {
         /// When, by the reading.
         at: Timestamp,
     },
+    /// Another server answers, or the same in another part.
+    Switched {
+        /// What answers now.
+        to: SwitchedTo,
+        /// When, by the reading.
+        at: Timestamp,
+    },
     /// An incident opened.
     Opened {
         /// Its id.
@@ -226,7 +235,8 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
 
     let mut transitions = alerts.transitions;
     transitions.extend(incident_transitions(was, &incident, reading.at));
-    let mut memory = memory.advanced(reading, &incident);
+    let (mut memory, switched) = memory.advanced(reading, &incident, served);
+    transitions.splice(..0, switched.map(|to| Transition::Switched { to, at: reading.at }));
     if incident.open.is_some() {
         let firing = alerts.open.iter().filter(|a| a.state() == AlertState::Firing);
         memory.keep_fired(firing.map(|a| alert_fact(rules, a, AlertState::Firing)));
@@ -456,6 +466,7 @@ impl Step<'_> {
             peak: self.memory.peak.clone(),
             refused: self.memory.refused.clone(),
             superusers: known.map(|k| k.superusers.clone()).unwrap_or_default(),
+            switch: self.memory.switch,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Every field is what the server said. Sums are exact whatever was left out of `sessions`, which
 //! holds only the single rows that matter.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +27,12 @@ pub struct Observation {
     pub database_limits: Vec<ConnectionLimit>,
     /// Roles that may use the slots reserved for superusers: superusers that can log in.
     pub superusers: Vec<String>,
-    /// Counters a database, raw.
+    /// Counters a database, raw; empty until they were read once.
     pub counters: Vec<DatabaseCounters>,
+    /// How long ago they were read. Up to 14 that is every 15 s, unless the statistics collector
+    /// stalls; later with every poll.
+    #[serde(default)]
+    pub counters_age: Duration,
     /// What this poll cost.
     pub cost: Cost,
 }
@@ -34,7 +40,16 @@ pub struct Observation {
 /// At most so many single sessions are carried in an observation; sums do not depend on them.
 pub const MAX_SESSIONS: usize = 100;
 
+/// Counters that are older than this say nothing of now: three times the 15 s in which they are
+/// read where they are read seldom.
+pub const COUNTERS_STALE_AFTER: Duration = Duration::from_secs(45);
+
 impl Observation {
+    /// The counters, unless they are too old to speak of now.
+    pub fn known_counters(&self) -> &[DatabaseCounters] {
+        if COUNTERS_STALE_AFTER < self.counters_age { &[] } else { &self.counters }
+    }
+
     /// The slots as they stand.
     pub fn slots(&self) -> Slots {
         let used = self.groups.iter().map(|g| g.connections).fold(0, u32::saturating_add);
@@ -66,7 +81,8 @@ pub struct Limits {
     pub max_connections: u32,
     /// `superuser_reserved_connections`.
     pub superuser_reserved: u32,
-    /// `reserved_connections` (16 and later), else 0.
+    /// `reserved_connections` (16 and later); on Amazon RDS up to 15 what stands in its place,
+    /// `rds.rds_superuser_reserved_connections`; else 0.
     pub reserved: u32,
 }
 
@@ -75,7 +91,7 @@ pub struct Limits {
 pub struct Slots {
     /// `max_connections`.
     pub max: u32,
-    /// `superuser_reserved_connections` + `reserved_connections`.
+    /// `superuser_reserved_connections` + `reserved_connections`, or what stands in its place.
     pub reserved: u32,
     /// `max` − `reserved`: what ordinary roles can use.
     pub usable: u32,

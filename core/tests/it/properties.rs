@@ -91,6 +91,7 @@ fn timeless(verdict: &Verdict) -> String {
             Transition::Alert { rule, subject, state, severity, .. } => {
                 format!("{rule} {} {} {severity}", subject.word(), state.word())
             }
+            Transition::Switched { to, .. } => to.words().to_owned(),
             Transition::Opened { severity, .. } => format!("opened {severity}"),
             Transition::Severity { severity, .. } => format!("is {severity}"),
             Transition::Resolved { .. } => "resolved".to_owned(),

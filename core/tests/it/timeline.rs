@@ -9,6 +9,10 @@
 //! 1s: used 40 role payment=45/50        a role with a CONNECTION LIMIT
 //! 1s: used 40 database payment=45/50    a database with one
 //! 1s: used 40 saw role_limit            somebody else was refused
+//! 1s: used 40 on standby                a standby of the same system answers
+//! 1s: used 40 on other                  a server of another system does
+//! 1s: used 40 on nobody                 its system identifier cannot be read
+//! 1s: used 40 started later             the server was started again
 //! 1s: used 40 seen before               the observation of before, a second older
 //! 1s: used 40 seen long_ago             the same, too old to speak of now
 //! restart                               the daemon dies; what was committed is restored
@@ -25,6 +29,7 @@ use plimsoll_core::judge::incident::dedup_key;
 use plimsoll_core::judge::rule::{
     Level, Levels, RuleSet, SourceRule, StateRule, SubjectRule, Threshold,
 };
+use plimsoll_core::judge::switch::ServerIdentity;
 use plimsoll_core::judge::telling::{Listener, Manners};
 use plimsoll_core::judge::{
     Commit, Input, Rules, Severity, State, TargetIdentity, Transition, Verdict, step,
@@ -193,6 +198,7 @@ pub(crate) struct Scene {
     pub(crate) databases: Vec<ConnectionLimit>,
     pub(crate) age: Duration,
     pub(crate) saw: Vec<Refusal>,
+    pub(crate) server: ServerIdentity,
 }
 
 impl Scene {
@@ -203,6 +209,11 @@ impl Scene {
             databases: Vec::new(),
             age: Duration::ZERO,
             saw: Vec::new(),
+            server: ServerIdentity {
+                system_identifier: Some(7),
+                in_recovery: false,
+                started_at: Timestamp::from_second(1_700_000_000).unwrap(),
+            },
         }
     }
 
@@ -242,13 +253,13 @@ impl Scene {
         Observation {
             role_limits: self.roles.clone(),
             database_limits: self.databases.clone(),
-            ..observation(used, at)
+            ..observation(used, at, self.server)
         }
     }
 }
 
 /// A Postgres 15 with `max_connections = 50`, of which 47 are usable. The API holds all but three.
-fn observation(used: u32, at: Timestamp) -> Observation {
+fn observation(used: u32, at: Timestamp, server: ServerIdentity) -> Observation {
     let api = used.saturating_sub(3);
     let group = |application: &str, connections, waiting, state| Group {
         role: "payment".to_owned(),
@@ -271,9 +282,9 @@ fn observation(used: u32, at: Timestamp) -> Observation {
         server: Server {
             version_num: 150_018,
             version: "15.18".to_owned(),
-            system_identifier: Some(7),
-            started_at: Timestamp::from_second(1_700_000_000).unwrap(),
-            in_recovery: false,
+            system_identifier: server.system_identifier,
+            started_at: server.started_at,
+            in_recovery: server.in_recovery,
             clock: at,
         },
         limits: Limits { max_connections: 50, superuser_reserved: 3, reserved: 0 },
@@ -284,6 +295,7 @@ fn observation(used: u32, at: Timestamp) -> Observation {
         database_limits: Vec::new(),
         superusers: vec!["postgres".to_owned()],
         counters: Vec::new(),
+        counters_age: Duration::ZERO,
         cost: Cost {
             poll_seconds: 0.001,
             server_seconds: 0.0005,
@@ -342,6 +354,10 @@ pub(crate) fn scene(text: &str) -> Scene {
             ["saw", reason] => scene.saw.push(refusal(reason)),
             ["role", limit] => scene.roles.push(connection_limit(limit)),
             ["database", limit] => scene.databases.push(connection_limit(limit)),
+            ["on", "standby"] => scene.server.in_recovery = true,
+            ["on", "other"] => scene.server.system_identifier = Some(8),
+            ["on", "nobody"] => scene.server.system_identifier = None,
+            ["started", "later"] => scene.server.started_at += seconds(60),
             ["seen", "before"] => scene.age = seconds(1),
             ["seen", "long_ago"] => scene.age = seconds(4),
             other => panic!("not understood: {other:?}"),
@@ -376,6 +392,7 @@ fn record(now: Duration, verdict: &Verdict, log: &mut String) {
                 };
                 writeln!(log, "{at} {rule}{subject} {} {severity}", state.word()).unwrap();
             }
+            Transition::Switched { to, .. } => writeln!(log, "{at} {}", to.words()).unwrap(),
             Transition::Opened { severity, .. } => {
                 writeln!(log, "{at} incident opens {severity}").unwrap();
             }

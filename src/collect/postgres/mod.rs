@@ -11,6 +11,7 @@
 //!   until the server decides it; no other is begun meanwhile.
 //! - The first login after a loss comes at once, the next with backoff, at most one a second.
 
+mod counters;
 mod failure;
 mod login;
 mod names;
@@ -32,11 +33,12 @@ use plimsoll_core::reading::{Failure, FailureKind, RefusedLogin};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use self::counters::{CountersCache, Epoch};
 use self::failure::LoginError;
 use self::login::Login;
 use self::names::NamesCache;
 use self::pace::{LOGINS_APART, Pace};
-use self::poll::{Counters, Identity, Pass};
+use self::poll::{Identity, Pass};
 use self::session::{Ask, Session, Turn, TurnError};
 use self::socket::Ledger;
 use super::conninfo::ConnInfo;
@@ -53,9 +55,6 @@ const TIMEOUTS_UNTIL_REPLACED: u32 = 2;
 /// A login that was not decided after so long is given up: what swallowed it may be a proxy that
 /// will never answer. Its socket is still counted.
 const LOGIN_AT_MOST: Duration = Duration::from_mins(15);
-
-/// Up to 14 counters are read this often: the statistics collector can be slow to give them.
-const DEAR_COUNTERS_APART: Duration = Duration::from_secs(15);
 
 /// How long sessions get to say goodbye when we stop.
 const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
@@ -113,8 +112,7 @@ pub struct Source {
     poll_began: Instant,
     pace: Pace,
     names: NamesCache,
-    counters: Vec<Counters>,
-    counters_read: Option<Instant>,
+    counters: CountersCache,
     /// What is said at a tick at which nothing new is known.
     standing: Option<Failure>,
     refused_logins: Vec<RefusedLogin>,
@@ -176,8 +174,7 @@ impl Source {
             login_not_before: now,
             poll_began: now,
             names: NamesCache::default(),
-            counters: Vec::new(),
-            counters_read: None,
+            counters: CountersCache::default(),
             standing: None,
             refused_logins: Vec::new(),
             logins_tried: false,
@@ -305,7 +302,7 @@ impl Source {
         let ask = Ask {
             names: self.names.are_old(now),
             names_if_unknown: self.names.may_be_read(now),
-            dear_counters: self.counters_read.is_none_or(|at| now >= at + DEAR_COUNTERS_APART),
+            dear_counters: self.counters.ask(now, self.settings.timeout),
         };
         self.polls.spawn(Arc::clone(&kept.session).turn(self.names.known(), ask));
         self.poll = Some(Waited { began: now, said_late: false });
@@ -362,6 +359,7 @@ impl Source {
         }
         self.end_poll();
         self.names.doubt();
+        self.counters.doubt();
         tracing::info!(session = id, version = login.version, "connected");
         let session = Session::new(id, login.client, login.key_pid, &login.version);
         self.kept = Some(Kept { session: Arc::new(session), drive });
@@ -409,7 +407,7 @@ impl Source {
         if let Ok((identity, pass)) = &mut turn.outcome
             && self.names.forget_unless_of(identity.system_identifier)
         {
-            self.counters.clear();
+            // They were asked for by the names of the other.
             pass.counters = None;
         }
         if let Some(names) = turn.names {
@@ -428,15 +426,17 @@ impl Source {
             self.fail(failure, now);
             return;
         }
-        if let Some(counters) = pass.counters {
-            self.counters = counters;
-            self.counters_read = Some(now);
-        }
+        let epoch = Epoch {
+            system_identifier: identity.system_identifier,
+            started_at: pass.facts.started_at,
+            in_recovery: pass.facts.in_recovery,
+        };
+        self.counters.take(epoch, pass.counters, now);
         let mut seen = observe::observation(
             identity,
             pass.facts,
             &pass.activity,
-            &self.counters,
+            (self.counters.known(), self.counters.age(now)),
             &self.names.known(),
             Cost {
                 poll_seconds: now.saturating_duration_since(poll.began).as_secs_f64(),

@@ -1,6 +1,7 @@
 //! From the rows of a pass to an observation. Pure: the rows in, the values of a reading out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plimsoll_core::reading::postgres::{
     BackendCount, ConnectionLimit, Cost, DatabaseCounters, Group, Limits, MAX_SESSIONS,
@@ -57,15 +58,11 @@ pub(super) fn observation(
     identity: Identity,
     facts: Facts,
     activity: &[Activity],
-    counters: &[Counters],
+    (counters, counters_age): (&[Counters], Duration),
     names: &Names,
     cost: Cost,
 ) -> Observation {
-    let limits = Limits {
-        max_connections: facts.max_connections,
-        superuser_reserved: facts.superuser_reserved,
-        reserved: facts.reserved,
-    };
+    let limits = limits(&facts);
     Observation {
         server: Server {
             version_num: facts.version_num,
@@ -83,8 +80,18 @@ pub(super) fn observation(
         database_limits: database_limits(activity, names),
         superusers: superusers(names),
         counters: counters.iter().map(|row| database_counters(row, names)).collect(),
+        counters_age,
         cost,
     }
+}
+
+fn limits(facts: &Facts) -> Limits {
+    let Facts { max_connections, superuser_reserved, reserved, rds_reserved, .. } = *facts;
+    // A server has one of the two at most, and none reserves all that it has: on other servers
+    // than those of RDS the name may have any value.
+    let left = max_connections.saturating_sub(superuser_reserved).saturating_sub(reserved);
+    let rds_reserved = if rds_reserved < left { rds_reserved } else { 0 };
+    Limits { max_connections, superuser_reserved, reserved: reserved + rds_reserved }
 }
 
 fn is_client(row: &Activity) -> bool {
@@ -257,6 +264,7 @@ mod tests {
             max_connections: 100,
             superuser_reserved: 3,
             reserved: 0,
+            rds_reserved: 0,
             track_activities: true,
             role: "o\"brien".to_owned(),
         }
@@ -287,7 +295,7 @@ mod tests {
             budget_ratio: 0.005,
             next_after_seconds: 1.0,
         };
-        observation(identity, facts(), activity, &[], &names(), cost)
+        observation(identity, facts(), activity, (&[], Duration::ZERO), &names(), cost)
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! None of them names a relation, and all are prepared: views join catalogs and hang while somebody
 //! locks one, the functions below them go on. All of a pass is sent at once.
 
-use futures_util::future::{join, try_join3};
+use std::time::Duration;
+
+use futures_util::future::{join, join3, try_join3};
 use jiff::Timestamp;
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -21,6 +23,9 @@ const FACTS: &str = "
         current_setting('superuser_reserved_connections')::int4 AS superuser_reserved,
         -- 16 and later
         COALESCE(current_setting('reserved_connections', true)::int4, 0) AS reserved,
+        -- Amazon RDS up to 15. Anybody may have set such a name to anything on other servers, so
+        -- it is sent as text: a cast that fails would cost the poll.
+        current_setting('rds.rds_superuser_reserved_connections', true) AS rds_reserved,
         current_setting('track_activities') AS track_activities,
         current_setting('session_authorization') AS role";
 
@@ -160,6 +165,7 @@ pub(super) struct Facts {
     pub(super) max_connections: u32,
     pub(super) superuser_reserved: u32,
     pub(super) reserved: u32,
+    pub(super) rds_reserved: u32,
     pub(super) track_activities: bool,
     /// The role that we logged in as.
     pub(super) role: String,
@@ -212,15 +218,15 @@ impl Statements {
         Ok(Self { facts, activity, counters })
     }
 
-    /// One complete pass: activity first, counters after it.
+    /// One complete pass: activity first, counters after it, if they are asked for.
     pub(super) async fn pass(
         &self,
         client: &Client,
-        databases: Option<&[u32]>,
+        databases: Option<(&[u32], Option<Duration>)>,
     ) -> Result<Pass, Error> {
         let counters = async {
             match databases {
-                Some(oids) => client.query(&self.counters, &[&oids]).await.map(Some),
+                Some((oids, at_most)) => self.counters(client, oids, at_most).await.map(Some),
                 None => Ok(None),
             }
         };
@@ -242,6 +248,30 @@ impl Statements {
                 .transpose()?,
             server_seconds,
         })
+    }
+}
+
+impl Statements {
+    /// Counters, which may take no longer than that. The limit is set and taken back in the same
+    /// breath: the three are sent at once, and one that fails keeps no other from running.
+    async fn counters(
+        &self,
+        client: &Client,
+        databases: &[u32],
+        at_most: Option<Duration>,
+    ) -> Result<Vec<Row>, Error> {
+        let Some(at_most) = at_most else { return client.query(&self.counters, &[&databases]).await };
+        let limit = format!("SET statement_timeout = {}", at_most.as_millis().max(1));
+        // What it is taken back to is what the session was begun with.
+        let (limited, rows, reset) = join3(
+            client.batch_execute(&limit),
+            client.query(&self.counters, &[&databases]),
+            client.batch_execute("RESET statement_timeout"),
+        )
+        .await;
+        limited?;
+        reset?;
+        rows
     }
 }
 
@@ -298,6 +328,11 @@ fn not_negative(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
+/// A setting that should be a count; 0 for anything else.
+fn count(setting: &str) -> u32 {
+    setting.trim().parse().unwrap_or(0)
+}
+
 fn text(row: &Row, column: &str) -> Result<Option<String>, Error> {
     Ok(row.try_get::<_, Option<Text>>(column)?.map(|text| text.0))
 }
@@ -314,6 +349,7 @@ impl Facts {
             max_connections: number("max_connections")?,
             superuser_reserved: number("superuser_reserved")?,
             reserved: number("reserved")?,
+            rds_reserved: text(row, "rds_reserved")?.as_deref().map_or(0, count),
             track_activities: text(row, "track_activities")?.as_deref() != Some("off"),
             role: text(row, "role")?.unwrap_or_default(),
         })

@@ -1,6 +1,7 @@
 //! A session on the server, and one turn of it: a pass of the poll and, when due, the names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_core::reading::{Failure, FailureKind};
 use tokio::sync::OnceCell;
@@ -40,8 +41,8 @@ pub(super) struct Ask {
     pub(super) names: bool,
     /// Names are read, too, if somebody is seen who has none.
     pub(super) names_if_unknown: bool,
-    /// Counters are read where they are expensive.
-    pub(super) dear_counters: bool,
+    /// Counters are read where they are expensive, and not waited for longer.
+    pub(super) dear_counters: Option<Duration>,
 }
 
 /// What came of a turn.
@@ -104,8 +105,11 @@ impl Session {
     async fn pass(&self, names: &Names, ask: &Ask) -> Result<(Identity, Pass), TurnError> {
         let (identity, statements) = self.ready.get_or_try_init(|| self.prepare()).await?;
         let databases: Vec<u32> = names.databases.keys().copied().collect();
-        let counters = HAS_SHARED_COUNTERS <= self.version || ask.dear_counters;
-        let databases = counters.then_some(databases.as_slice());
+        let databases = if HAS_SHARED_COUNTERS <= self.version {
+            Some((databases.as_slice(), None))
+        } else {
+            ask.dear_counters.map(|at_most| (databases.as_slice(), Some(at_most)))
+        };
         let pass = statements.pass(&self.client, databases).await;
         Ok((*identity, pass.map_err(|error| failed(&error, "polling"))?))
     }

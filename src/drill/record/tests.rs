@@ -184,6 +184,7 @@ fn a_line_tells_slots_states_and_what_the_daemon_makes_of_it() {
         name: "db".to_owned(),
         severity: "ok".to_owned(),
         labels: BTreeMap::new(),
+        server: None,
         slots: Some(slots(42)),
         read_at: Some(at(9)),
         sources: Vec::new(),

@@ -66,6 +66,11 @@ const SERVER_START: Family =
     gauge("plimsoll_server_start_timestamp_seconds", &["target"], "When the server was started.");
 const IN_RECOVERY: Family =
     gauge("plimsoll_server_in_recovery", &["target"], "1 if the server is a standby.");
+const COUNTERS_AGE: Family = gauge(
+    "plimsoll_database_counters_age_seconds",
+    &["target"],
+    "How long ago the counters of databases were read.",
+);
 
 const POLL: Family =
     gauge("plimsoll_poll_seconds", &["target"], "How long the last poll took, as we saw it.");
@@ -226,7 +231,7 @@ pub(super) fn write_large(sheet: &mut Sheet, scrape: &Scrape, published: &Publis
     write_counts(sheet, &OTHER_BACKENDS, target, backends);
     write_limits(sheet, [&ROLE_MAX, &ROLE_USED], target, &seen.role_limits);
     write_limits(sheet, [&DATABASE_MAX, &DATABASE_USED], target, &seen.database_limits);
-    write_databases(sheet, target, &seen.counters);
+    write_databases(sheet, target, seen.known_counters());
 }
 
 /// What the server said, as far as it speaks of now: a reading ages while the loop stands still.
@@ -291,6 +296,9 @@ fn write_server(sheet: &mut Sheet, target: &str, seen: &Observation) {
     sheet.add(&SERVER_INFO, &[target, &seen.server.version], 1.0);
     sheet.add(&SERVER_START, &[target], seconds(seen.server.started_at));
     sheet.add(&IN_RECOVERY, &[target], flag(seen.server.in_recovery));
+    if !seen.counters.is_empty() {
+        sheet.add(&COUNTERS_AGE, &[target], seen.counters_age.as_secs_f64());
+    }
     sheet.add(&POLL, &[target], seen.cost.poll_seconds);
     sheet.add(&POLL_SERVER, &[target], seen.cost.server_seconds);
     sheet.add(&POLL_BUDGET, &[target], seen.cost.budget_ratio);

@@ -231,5 +231,6 @@ pub(super) fn report(key: &str) -> Report {
         peak: None,
         refused: Vec::new(),
         superusers: vec!["postgres".to_owned()],
+        switch: None,
     }
 }

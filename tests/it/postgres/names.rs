@@ -1,14 +1,10 @@
 //! Names that somebody chose to be difficult, and bytes of other encodings.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-
 use plimsoll_core::reading::postgres::Observation;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use super::bare::Bare;
 use super::{Watch, execute, server};
+use crate::failover::Address;
 
 #[tokio::test]
 async fn hostile_names_are_kept_as_they_are_and_sums_stay_exact() {
@@ -71,19 +67,6 @@ async fn statements_in_other_encodings_do_not_fail_a_poll() {
     }
 }
 
-/// Leads every connection to the port that is set when it comes in.
-async fn switch(listener: TcpListener, port: Arc<AtomicU16>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let port = port.load(Ordering::Relaxed);
-        connections.spawn(async move {
-            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
-        });
-    }
-}
-
 #[tokio::test]
 async fn after_a_switch_to_another_server_names_are_those_of_the_other() {
     let (one, other) = tokio::join!(server(20, &[]), server(20, &[]));
@@ -94,19 +77,11 @@ async fn after_a_switch_to_another_server_names_are_those_of_the_other() {
         execute(&superuser, &format!("CREATE ROLE {role} LOGIN")).await;
         held.push(server.connect(role, "postgres").await.unwrap());
     }
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgresql://watcher@{}/postgres", listener.local_addr().unwrap());
-    let port = Arc::new(AtomicU16::new(one.port()));
-    let mut tasks = JoinSet::new();
-    tasks.spawn(switch(listener, Arc::clone(&port)));
-    let watch = Watch::start(super::settings(&url));
+    let address = Address::of(&one).await;
+    let watch = Watch::start(super::settings(&address.url(super::WATCHER)));
     let shows = |seen: &Observation, role: &str| seen.groups.iter().any(|g| g.role == role);
     assert!(shows(&watch.seen().await, "alpha"));
-    port.store(other.port(), Ordering::Relaxed);
-    let superuser = one.superuser().await.unwrap();
-    let ours = super::our_backends(&superuser).await[0];
-    execute(&superuser, &format!("SELECT pg_terminate_backend({ours})")).await;
-    drop(held.remove(0));
+    address.lead_to(&other);
     let alone = |seen: &Observation| !shows(seen, "alpha");
     let seen = watch.until("the other", |d| d.outcome.as_ref().is_ok_and(alone)).await;
     assert!(shows(&seen.outcome.unwrap(), "beta"));

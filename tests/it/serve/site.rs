@@ -280,6 +280,7 @@ fn observation() -> Observation {
         database_limits: Vec::new(),
         superusers: Vec::new(),
         counters: Vec::new(),
+        counters_age: Duration::ZERO,
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,

@@ -74,6 +74,7 @@ pub(super) fn report(incident: &str, target: &str, state: IncidentState, n: u64)
         peak: None,
         refused: vec![(Refusal::ReservedForSuperusers, n)],
         superusers: vec!["postgres".to_owned()],
+        switch: None,
     }
 }
 

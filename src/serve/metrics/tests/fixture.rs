@@ -234,6 +234,7 @@ pub(super) fn observation() -> Observation {
             sessions_fatal: Some(2),
             sessions_killed: Some(1),
         }],
+        counters_age: Duration::ZERO,
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,
