@@ -4,8 +4,11 @@ mod bare;
 mod behind;
 mod blind;
 mod exact;
+mod half_open;
+mod majors;
 mod names;
 mod refused;
+mod reserved;
 mod silent;
 mod tls;
 

@@ -278,3 +278,43 @@ async fn a_server_that_recovers_is_starting() {
     let failure = watch.failure(FailureKind::Starting).await;
     assert_eq!(failure.sqlstate.as_deref(), Some("57P03"));
 }
+
+#[tokio::test]
+async fn a_connection_limit_of_five_is_enough_whatever_happens_to_our_sessions() {
+    let server = server(30, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    execute(&superuser, "ALTER ROLE watcher CONNECTION LIMIT 5").await;
+    let watch = Watch::of(&server);
+    for round in 0..2_u32 {
+        watch.seen().await;
+        // The kept connection is stuck, and replaced; then its successor is cut off.
+        let stuck = our_backends(&superuser).await[0];
+        server.signal_backend(stuck, Signal::STOP).unwrap();
+        watch.failure(FailureKind::TooSlow).await;
+        watch.seen().await;
+        let others = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity(NULL)
+            WHERE application_name = 'plimsoll' AND pid <> {stuck}"
+        );
+        execute(&superuser, &others).await;
+        watch.seen_from_now().await;
+        // New settings, and a login for them.
+        let mut other = super::settings(&server.url(super::WATCHER, "postgres"));
+        other.timeout += std::time::Duration::from_millis(u64::from(round) + 1);
+        watch.settings.send_replace(std::sync::Arc::new(other));
+        watch.seen_from_now().await;
+        // The roles are locked, and the next login is stuck beside the stopped session.
+        execute(&superuser, &format!("BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; {others}"))
+            .await;
+        for _ in 0..20 {
+            watch.failure(FailureKind::TooSlow).await;
+            assert!(our_processes(&server) <= 2);
+        }
+        execute(&superuser, "ROLLBACK").await;
+        watch.seen_from_now().await;
+        server.signal_backend(stuck, Signal::CONT).unwrap();
+        let one = "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'plimsoll'";
+        until_true(&superuser, one).await;
+    }
+    assert!(!server.log().contains("too many connections for role"), "{}", server.log());
+}
