@@ -1,6 +1,6 @@
 # The commands of this project. `make demo` shows it, `make test` proves it, `make check` keeps it.
 
-.PHONY: demo test check fmt clippy docs licences unused soak
+.PHONY: demo test test-matrix check fmt clippy docs licences unused soak
 
 KEEP ?=
 
@@ -9,9 +9,13 @@ demo: ## the first drill, on a throwaway server, in two minutes; KEEP=1 goes on
 	cargo build --release
 	target/release/plimsoll drill run migration-042 $(if $(KEEP),--keep)
 
-test: ## everything but the soak
-	scripts/need rust postgres promtool strace
+test: ## everything but the soak, on one PostgreSQL
+	scripts/need rust postgres promtool strace ip
 	cargo test --workspace
+
+test-matrix: ## what reads servers, on PostgreSQL 13 to 18
+	scripts/need rust postgres ip
+	scripts/test-matrix
 
 check: fmt clippy docs licences unused ## what has no test
 

@@ -126,8 +126,7 @@ async fn the_same_seed_asks_for_the_same_rows() {
 #[tokio::test]
 async fn a_daemon_that_ends_at_once_ends_the_drill_with_its_last_words() {
     let options = RunOptions::new("migration-042").unwrap();
-    let options =
-        RunOptions { program: "/bin/sh".into(), major: Some(major()), ..options };
+    let options = RunOptions { program: "/bin/sh".into(), major: Some(major()), ..options };
     let mut shown = Vec::new();
     let error = run(&options, &mut shown).await.unwrap_err().to_string();
     // What a shell says of a script called `run`.

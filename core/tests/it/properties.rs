@@ -34,12 +34,17 @@ fn scene() -> impl Strategy<Value = Scene> {
         limit: 10,
         used,
     });
-    let known = (0_u32..51, prop::collection::vec(role, 0..3), 0_u32..10).prop_map(
-        |(used, mut roles, saw)| {
+    // Now and then another server answers, or a standby.
+    let server = (prop_oneof![9 => Just(Some(7)), 1 => Just(Some(8))], 0_u32..10);
+    let known = (0_u32..51, prop::collection::vec(role, 0..3), 0_u32..10, server).prop_map(
+        |(used, mut roles, saw, (system_identifier, standby))| {
             roles.sort_by(|a, b| a.name.cmp(&b.name));
             roles.dedup_by(|a, b| a.name == b.name);
             let saw = if saw == 0 { vec![Refusal::DatabaseLimit] } else { Vec::new() };
-            Scene { roles, saw, ..Scene::used(used) }
+            let mut scene = Scene { roles, saw, ..Scene::used(used) };
+            scene.server.system_identifier = system_identifier;
+            scene.server.in_recovery = standby == 0;
+            scene
         },
     );
     prop_oneof![4 => known, 1 => kinds.prop_map(Scene::fails)]

@@ -260,7 +260,9 @@ impl Statements {
         databases: &[u32],
         at_most: Option<Duration>,
     ) -> Result<Vec<Row>, Error> {
-        let Some(at_most) = at_most else { return client.query(&self.counters, &[&databases]).await };
+        let Some(at_most) = at_most else {
+            return client.query(&self.counters, &[&databases]).await;
+        };
         let limit = format!("SET statement_timeout = {}", at_most.as_millis().max(1));
         // What it is taken back to is what the session was begun with.
         let (limited, rows, reset) = join3(

@@ -4,6 +4,7 @@ mod bad_input;
 mod crowd;
 mod disk;
 mod ending;
+mod failover;
 mod kills;
 mod line;
 mod reload;

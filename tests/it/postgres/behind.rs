@@ -62,9 +62,8 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     assert_ne!(third.server.system_identifier, first.system_identifier);
     // Counters are those of the server that answers, with their epoch.
     let row = "SELECT stats_reset FROM pg_stat_database WHERE datname = 'postgres'";
-    let counted = |d: &Delivery<Observation>| {
-        d.outcome.as_ref().is_ok_and(|seen| !seen.counters.is_empty())
-    };
+    let counted =
+        |d: &Delivery<Observation>| d.outcome.as_ref().is_ok_and(|seen| !seen.counters.is_empty());
     let fourth = watch.until("counters", counted).await.outcome.unwrap();
     let reset: Option<jiff::Timestamp> = superuser.query_one(row, &[]).await.unwrap().get(0);
     let postgres = fourth.counters.iter().find(|c| c.database == "postgres").unwrap();

@@ -304,8 +304,11 @@ async fn a_connection_limit_of_five_is_enough_whatever_happens_to_our_sessions()
         watch.settings.send_replace(std::sync::Arc::new(other));
         watch.seen_from_now().await;
         // The roles are locked, and the next login is stuck beside the stopped session.
-        execute(&superuser, &format!("BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; {others}"))
-            .await;
+        execute(
+            &superuser,
+            &format!("BEGIN; LOCK TABLE pg_authid IN ACCESS EXCLUSIVE MODE; {others}"),
+        )
+        .await;
         for _ in 0..20 {
             watch.failure(FailureKind::TooSlow).await;
             assert!(our_processes(&server) <= 2);

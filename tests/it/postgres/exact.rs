@@ -20,7 +20,11 @@ async fn walsenders(server: &Server, superuser: &Session) -> [Bare; 2] {
 }
 
 /// Logs in until it is refused.
-pub(super) async fn logins_until_refused(server: &Server, role: &str, database: &str) -> Vec<Session> {
+pub(super) async fn logins_until_refused(
+    server: &Server,
+    role: &str,
+    database: &str,
+) -> Vec<Session> {
     let mut sessions = Vec::new();
     loop {
         match server.connect(role, database).await {

@@ -96,10 +96,8 @@ fn stats_collector(server: &Server) -> Option<i32> {
 async fn a_stopped_statistics_collector_does_not_stop_readings() {
     let server = server(20, &[]).await;
     // With more patience than the server has for its collector: 10 s.
-    let patient = |url: &str| super::SourceSettings {
-        timeout: Duration::from_secs(20),
-        ..settings(url)
-    };
+    let patient =
+        |url: &str| super::SourceSettings { timeout: Duration::from_secs(20), ..settings(url) };
     let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
     let counted = |seen: &Observation| !seen.counters.is_empty();
     let first = watch.until("counters", |d| d.outcome.as_ref().is_ok_and(counted)).await;

@@ -52,7 +52,7 @@ impl Full {
         ours
     }
 
-    async fn is_refused(mut self, expected: Refusal) {
+    async fn must_be_refused(mut self, expected: Refusal) {
         self.end_our_session().await;
         let delivery = self.watch.until("a refusal", |d| d.outcome.is_err()).await;
         let failure = delivery.outcome.unwrap_err();
@@ -83,13 +83,13 @@ impl Full {
 
 #[tokio::test]
 async fn without_reserved_connections_the_way_back_is_for_superusers() {
-    Full::server(0, false, 1).await.is_refused(Refusal::ReservedForSuperusers).await;
+    Full::server(0, false, 1).await.must_be_refused(Refusal::ReservedForSuperusers).await;
 }
 
 #[tokio::test]
 async fn the_right_to_reserved_connections_is_worth_nothing_where_there_are_none() {
     if HAS_RESERVED_CONNECTIONS <= major() {
-        Full::server(0, true, 1).await.is_refused(Refusal::ReservedForSuperusers).await;
+        Full::server(0, true, 1).await.must_be_refused(Refusal::ReservedForSuperusers).await;
         return;
     }
     // Before 16 there is neither.
@@ -107,12 +107,12 @@ async fn the_right_to_reserved_connections_is_worth_nothing_where_there_are_none
 async fn reserved_connections_let_those_in_who_may_use_them() {
     if HAS_RESERVED_CONNECTIONS <= major() {
         Full::server(2, true, 1).await.comes_back().await;
-        Full::server(2, false, 1).await.is_refused(Refusal::ReservedForRole).await;
+        Full::server(2, false, 1).await.must_be_refused(Refusal::ReservedForRole).await;
         // With the reserve used up, the next is for superusers.
-        Full::server(2, true, 3).await.is_refused(Refusal::ReservedForSuperusers).await;
+        Full::server(2, true, 3).await.must_be_refused(Refusal::ReservedForSuperusers).await;
     } else {
         // Before 16 the superusers' reserve is the only one, and all of it can be used up.
-        Full::server(0, false, 3).await.is_refused(Refusal::ReservedForSuperusers).await;
+        Full::server(0, false, 3).await.must_be_refused(Refusal::ReservedForSuperusers).await;
     }
 }
 
