@@ -53,6 +53,12 @@ fn settings(url: &str) -> SourceSettings {
     }
 }
 
+/// The same with the patience of the shipped settings and more, for tests that tell one failure from
+/// another: on a machine that is busy a server can be silent for a second.
+fn patient(url: &str) -> SourceSettings {
+    SourceSettings { timeout: Duration::from_secs(20), ..settings(url) }
+}
+
 impl Watch {
     fn start(settings: SourceSettings) -> Self {
         let mailbox = Mailbox::new();

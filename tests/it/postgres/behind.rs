@@ -5,7 +5,8 @@ use plimsoll_core::reading::FailureKind;
 
 use super::exact::logins_until_refused;
 use super::{
-    Delivery, Observation, WATCHER, Watch, execute, our_backends, server, settings, until_true,
+    Delivery, Observation, WATCHER, Watch, execute, our_backends, patient, server, settings,
+    until_true,
 };
 use crate::failover::{Address, begin_anew, standby_of};
 
@@ -74,7 +75,7 @@ async fn a_failover_behind_one_address_shows_who_answers() {
 #[tokio::test]
 async fn a_crash_of_one_backend_is_recovered_from_and_read_again() {
     let server = server(20, &[]).await;
-    let watch = Watch::of(&server);
+    let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
     let before = watch.seen().await.server;
     let mut victim = server.connect("app", "postgres").await.unwrap();
     let pid = victim.backend_pid().await.unwrap();

@@ -74,13 +74,16 @@ async fn crowd(server: &Server) -> (Vec<Session>, [Bare; 2]) {
     execute(&parallel, &format!("SET {forced} = on")).await;
     // It goes on for as long as the session does.
     drop(parallel.simple_query_raw("SELECT pg_sleep(600)").await.unwrap());
-    for backend_type in ["parallel worker", "autovacuum worker", "walsender"] {
+    for (backend_type, count) in [("parallel worker", 1), ("walsender", 2)] {
         let seen = format!(
-            "SELECT count(*) >= CASE '{backend_type}' WHEN 'walsender' THEN 2 ELSE 1 END
-            FROM pg_stat_activity WHERE backend_type = '{backend_type}'"
+            "SELECT count(*) >= {count} FROM pg_stat_activity WHERE backend_type = '{backend_type}'"
         );
         until_true(&superuser, &seen).await;
     }
+    // Other workers come and go.
+    let swept = "SELECT count(*) = 1 FROM pg_stat_activity
+        WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: VACUUM%swept'";
+    until_true(&superuser, swept).await;
     (vec![superuser, in_shop, parallel], walsenders)
 }
 

@@ -6,13 +6,13 @@ use plimsoll_core::reading::postgres::{Observation, SessionState};
 use std::time::Duration;
 
 use super::bare::Bare;
-use super::{WATCHER, Watch, execute, processes, server, settings};
+use super::{WATCHER, Watch, execute, patient, processes, server};
 use crate::major::major;
 
 #[tokio::test]
 async fn a_server_is_read_from_13_on() {
     let server = server(20, &[]).await;
-    let delivery = Watch::of(&server).next().await;
+    let delivery = Watch::start(patient(&server.url(WATCHER, "postgres"))).next().await;
     match (major(), delivery.outcome) {
         (..13, Err(failure)) => {
             assert_eq!(failure.kind, FailureKind::Unsupported);
@@ -96,8 +96,6 @@ fn stats_collector(server: &Server) -> Option<i32> {
 async fn a_stopped_statistics_collector_does_not_stop_readings() {
     let server = server(20, &[]).await;
     // With more patience than the server has for its collector: 10 s.
-    let patient =
-        |url: &str| super::SourceSettings { timeout: Duration::from_secs(20), ..settings(url) };
     let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
     let counted = |seen: &Observation| !seen.counters.is_empty();
     let first = watch.until("counters", |d| d.outcome.as_ref().is_ok_and(counted)).await;

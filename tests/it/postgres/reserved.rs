@@ -5,7 +5,7 @@ use plimsoll::drill::server::{Options, Server, Session};
 use plimsoll_core::reading::{FailureKind, Refusal};
 
 use super::exact::logins_until_refused;
-use super::{Observation, WATCHER, Watch, execute, our_backends, server, settings};
+use super::{Observation, WATCHER, Watch, execute, our_backends, patient, server, settings};
 use crate::major::major;
 
 /// `reserved_connections` and the role that may use them came with 16.
@@ -33,7 +33,7 @@ impl Full {
         if may_use_them {
             execute(&superuser, "GRANT pg_use_reserved_connections TO watcher").await;
         }
-        let watch = Watch::of(&server);
+        let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
         let slots = watch.seen_from_now().await.slots();
         assert_eq!((slots.reserved, slots.usable, slots.used), (3 + reserved, USABLE, 2));
         // What is free is what can be opened, with a reserve of either kind.
