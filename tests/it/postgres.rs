@@ -53,8 +53,8 @@ fn settings(url: &str) -> SourceSettings {
     }
 }
 
-/// The same with the patience of the shipped settings and more, for tests that tell one failure from
-/// another: on a machine that is busy a server can be silent for a second.
+/// The same with more patience than is shipped, for tests that tell one failure from another: on
+/// a machine that is busy a server can be silent for a second.
 fn patient(url: &str) -> SourceSettings {
     SourceSettings { timeout: Duration::from_secs(20), ..settings(url) }
 }

@@ -229,8 +229,8 @@ pub struct ConnectionLimit {
     pub used: u32,
 }
 
-/// Raw counters of one database (`pg_stat_get_db_*`), with their epoch. They can also fall within it:
-/// a crash recovery begins them anew, while the postmaster, and so its start, stays the same.
+/// Raw counters of one database (`pg_stat_get_db_*`), with their epoch. They can also fall within
+/// it: a crash recovery begins them anew, while the postmaster, and so its start, stays the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseCounters {
     /// The database, as in [`Group`].
