@@ -235,6 +235,9 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
 
     let mut transitions = alerts.transitions;
     transitions.extend(incident_transitions(was, &incident, reading.at));
+    // An incident that another one follows at once had this reading no more.
+    let is_followed = incident.ended.is_some() && incident.is_new;
+    let of_ended = is_followed.then(|| memory.clone());
     let (mut memory, switched) = memory.advanced(reading, &incident, served);
     transitions.splice(..0, switched.map(|to| Transition::Switched { to, at: reading.at }));
     if incident.open.is_some() {
@@ -245,6 +248,7 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
         rules,
         reading,
         memory: &memory,
+        of_ended: of_ended.as_ref().unwrap_or(&memory),
         served,
         open: incident.open.as_ref(),
         alerts: &alerts.open,
@@ -306,6 +310,8 @@ struct Step<'a> {
     rules: &'a Rules,
     reading: &'a Reading,
     memory: &'a Memory,
+    /// What is remembered of the incident that ended: of the open one if none did.
+    of_ended: &'a Memory,
     served: Duration,
     open: Option<&'a Incident>,
     alerts: &'a [Alert],
@@ -432,7 +438,7 @@ impl Step<'_> {
                 state: AlertState::Resolved,
                 ..fact.clone()
             };
-            report.alerts = self.memory.fired.iter().map(resolved).collect();
+            report.alerts = self.of_ended.fired.iter().map(resolved).collect();
         }
         report
     }
@@ -441,6 +447,10 @@ impl Step<'_> {
         let target = &self.rules.target;
         let at = self.reading.at;
         let known = self.memory.last_known.as_ref();
+        let remembered = match telling.state {
+            IncidentState::Open => self.memory,
+            IncidentState::Resolved => self.of_ended,
+        };
         let is_now = self.reading.postgres.known().is_some();
         let mut facts: Vec<_> =
             alerts.iter().map(|(alert, state)| alert_fact(self.rules, alert, *state)).collect();
@@ -463,10 +473,10 @@ impl Step<'_> {
             failure: self.reading.postgres.seen.as_ref().err().cloned(),
             holders: known.map(|k| k.holders.clone()).unwrap_or_default(),
             states: known.map(|k| k.states.clone()).unwrap_or_default(),
-            peak: self.memory.peak.clone(),
-            refused: self.memory.refused.clone(),
+            peak: remembered.peak.clone(),
+            refused: remembered.refused.clone(),
             superusers: known.map(|k| k.superusers.clone()).unwrap_or_default(),
-            switch: self.memory.switch,
+            switch: remembered.switch,
         }
     }
 }

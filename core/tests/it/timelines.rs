@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::timeline::{archive, check, seconds, silent};
+use plimsoll_core::judge::incident::Report;
+use plimsoll_core::judge::telling::NotificationKind;
+
+use crate::timeline::{archive, check, scene, seconds, silent};
 
 #[test]
 fn a_busy_server_at_79_per_cent_is_quiet() {
@@ -319,4 +322,42 @@ fn a_database_near_its_limit_warns_after_60_s_and_is_told_by_name() {
          62s incident ends
          62s -> archive resolve warning: payment-db-primary: resolved after 1 s: 30 of 47 usable slots in use (63 %)",
     );
+}
+
+/// The record of an incident is what happened in it, also when the next one begins in the very
+/// reading in which it ends: after 15 minutes below critical.
+#[test]
+fn an_incident_that_another_follows_at_once_keeps_its_record() {
+    let mut player = archive();
+    let mut play = |readings: usize, what: &str| {
+        let verdicts = (0..readings).map(|_| player.read(seconds(1), &scene(what)));
+        verdicts.reduce(|_, last| last).unwrap()
+    };
+    play(61, "used 48 saw all_slots_taken");
+    play(1_000, "used 37");
+    play(10, "used 44");
+    let verdict = play(1, "used 44");
+    let said = |report: &Report| {
+        let peak = report.peak.as_ref().map(|peak| peak.slots.used);
+        let mut said = format!("{} {peak:?} {:?}:", report.severity, report.refused);
+        for alert in &report.alerts {
+            write!(said, " {} {} {}", alert.severity, alert.rule, alert.state.word()).unwrap();
+        }
+        said
+    };
+    let (ended, open) = (verdict.ended.unwrap(), verdict.open.unwrap());
+    assert_ne!(ended.id, open.id);
+    let of_ended = "critical Some(48) [(AllSlotsTaken, 61)]: critical logins_refused resolved \
+                    critical slots_full resolved critical slots resolved";
+    assert_eq!(said(&ended), of_ended);
+    let of_open = "critical Some(44) []: critical slots firing";
+    assert_eq!(said(&open), of_open);
+    // Whoever is told of both hears the same.
+    let told: Vec<_> = verdict.notifications.iter().map(|n| (n.kind, n.report.clone())).collect();
+    let [(NotificationKind::Resolve, resolve), (NotificationKind::Trigger, trigger)] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((&resolve.id, &resolve.peak), (&ended.id, &ended.peak));
+    assert_eq!((&trigger.id, &trigger.peak), (&open.id, &open.peak));
 }
