@@ -21,6 +21,7 @@ use tokio_postgres::{Client, Config};
 use super::SourceSettings;
 use super::failure::LoginError;
 use super::socket::{Ledger, Socket};
+use super::wary::Wary;
 use crate::collect::conninfo::{ConnInfo, Place, TlsMode};
 use crate::collect::tls::connector as tls_connector;
 
@@ -59,6 +60,7 @@ pub(super) async fn login(
     let tls = connector(&info.tls).await?;
     let socket = open(info, settings.timeout, &ledger).await?;
     reached.store(true, Ordering::Relaxed);
+    let let_in = socket.let_in();
     let failed = |source| LoginError::Login { address: info.address(), source };
     let version = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let (client, version, drive): (_, _, BoxFuture<'static, _>) = if let Some(mut tls) = tls {
@@ -68,13 +70,14 @@ pub(super) async fn login(
         };
         let tls = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, host)
             .expect("making a rustls connector cannot fail");
-        let (client, connection) = config.connect_raw(socket, tls).await.map_err(failed)?;
+        let (client, connection) = config.connect_raw(socket, Wary(tls)).await.map_err(failed)?;
         (client, version(connection.parameter("server_version")), Box::pin(connection))
     } else {
         let connected = config.connect_raw(socket, tokio_postgres::NoTls).await;
         let (client, connection) = connected.map_err(failed)?;
         (client, version(connection.parameter("server_version")), Box::pin(connection))
     };
+    let_in.store(true, Ordering::Relaxed);
     let key_pid = key_pid(&client).await;
     Ok(Login { client, key_pid, version, drive })
 }

@@ -21,6 +21,7 @@ mod poll;
 mod session;
 mod socket;
 mod text;
+mod wary;
 
 use std::path::PathBuf;
 use std::pin::pin;

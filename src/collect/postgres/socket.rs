@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -16,7 +17,17 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::wary::asks_for_no_type;
 use crate::clock;
+
+/// What a server says until it has let us in, certificates included, is some kB. One that goes on
+/// and on (the driver keeps what it says until then) would take all memory.
+const MAX_LOGIN_BYTES: usize = 1024 * 1024;
+
+/// At most so much is heard after a request of ours. A poll of the largest server that there can
+/// be, with 262,143 sessions of as many names, is answered with some 60 MB; without a bound a
+/// single answer could take all memory.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// A socket that its server has not closed after so long is given up: a proxy that swallows
 /// connections must not keep us from logging in for ever. A backend that is really stuck for
@@ -64,6 +75,9 @@ impl Ledger {
 pub(super) struct Socket {
     wire: Wire,
     ledger: Ledger,
+    /// Bytes since our last request; until we are let in, since the connection was made.
+    heard: usize,
+    let_in: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -93,7 +107,24 @@ impl Socket {
 
     fn new(wire: Wire, ledger: &Ledger) -> Self {
         ledger.entries().in_use += 1;
-        Self { wire, ledger: ledger.clone() }
+        Self { wire, ledger: ledger.clone(), heard: 0, let_in: Arc::default() }
+    }
+
+    /// To be set once the server has let us in: from then on it may say more.
+    pub(super) fn let_in(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.let_in)
+    }
+
+    fn hear(&mut self, bytes: usize) -> io::Result<()> {
+        self.heard = self.heard.saturating_add(bytes);
+        let let_in = self.let_in.load(Ordering::Relaxed);
+        let most = if let_in { MAX_ANSWER_BYTES } else { MAX_LOGIN_BYTES };
+        if self.heard <= most {
+            return Ok(());
+        }
+        let what = if let_in { "one request" } else { "a login" };
+        let text = format!("the server said more than {most} bytes to {what}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 }
 
@@ -149,11 +180,14 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.wire {
+        let before = buf.filled().len();
+        let read = match &mut self.wire {
             Wire::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Wire::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Wire::Gone => gone(),
-        }
+        };
+        self.hear(buf.filled().len() - before)?;
+        read
     }
 }
 
@@ -163,6 +197,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        asks_for_no_type(buf)?;
+        if self.let_in.load(Ordering::Relaxed) {
+            self.heard = 0;
+        }
         match &mut self.wire {
             Wire::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Wire::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -189,7 +227,7 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -215,5 +253,52 @@ mod tests {
         while ledger.open(clock::monotonic()) > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Reads from a server that never ends, and gives how much until it is not listened to.
+    async fn listen(socket: &mut Socket) -> (usize, String) {
+        let (mut heard, mut bytes) = (0, vec![0; 64 * 1024]);
+        loop {
+            match socket.read(&mut bytes).await {
+                Ok(read) => heard += read,
+                Err(error) => return (heard, error.to_string()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_stop_talking_is_not_listened_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut talking = tokio::task::JoinSet::new();
+        let address = listener.local_addr().unwrap();
+        talking.spawn(async move {
+            let (mut server, _) = listener.accept().await.unwrap();
+            while server.write_all(&[b'N'; 64 * 1024]).await.is_ok() {}
+        });
+        let mut socket = Socket::tcp(address, &Ledger::default()).await.unwrap();
+        // Requests do not begin a new account while nobody has let us in.
+        socket.write_all(b"a startup packet").await.unwrap();
+        let (heard, why) = listen(&mut socket).await;
+        assert!(heard <= MAX_LOGIN_BYTES, "{heard}");
+        assert_eq!(why, "the server said more than 1048576 bytes to a login");
+
+        socket.let_in().store(true, Ordering::Relaxed);
+        socket.write_all(b"a query").await.unwrap();
+        let (heard, why) = listen(&mut socket).await;
+        assert!((MAX_LOGIN_BYTES..=MAX_ANSWER_BYTES).contains(&heard), "{heard}");
+        assert_eq!(why, "the server said more than 67108864 bytes to one request");
+        // Another request, another answer.
+        socket.write_all(b"a query").await.unwrap();
+        socket.read_exact(&mut [0; 4096]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_server_is_asked_for_no_type() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut socket = Socket::tcp(address, &Ledger::default()).await.unwrap();
+        socket.write_all(b"SELECT x.oid FROM pg_catalog.pg_class AS x").await.unwrap();
+        let asked = socket.write_all(b"SELECT t.oid FROM pg_catalog.pg_type t WHERE").await;
+        assert_eq!(asked.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }
