@@ -75,7 +75,16 @@ pub(super) fn chain(error: &tokio_postgres::Error) -> String {
 }
 
 fn kind_of_connect(error: &io::Error) -> FailureKind {
+    use rustix::io::Errno;
     match error.kind() {
+        // No socket is to be had here: that says nothing of the server.
+        _ if matches!(
+            Errno::from_io_error(error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
+        ) =>
+        {
+            FailureKind::Broken
+        }
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => FailureKind::Stopped,
         io::ErrorKind::PermissionDenied => FailureKind::NotAllowed,
         // A Unix socket whose queue of connections is full.
@@ -233,5 +242,9 @@ mod tests {
             assert_eq!(error.failure().kind, expected, "{kind}");
             assert!(error.failure().text.starts_with("connecting to db:5432: "));
         }
+        // What this machine refuses us is no word of the server.
+        let address = "db:5432".to_owned();
+        let source = rustix::io::Errno::MFILE.into();
+        assert_eq!(LoginError::Connect { address, source }.failure().kind, FailureKind::Broken);
     }
 }
