@@ -121,6 +121,12 @@ impl Disk {
     /// Writes everything that waits as one transaction. What waits is taken when nobody else holds
     /// the lock any more, so that it is all that came until then.
     pub(super) fn write(&mut self, take: impl FnOnce() -> Queue) -> Result<Written, Fault> {
+        if !self.lock.as_ref().is_some_and(|lock| lock.is_of(&self.folder)) {
+            // Another daemon may have written since, and from now on one may: it is all opened
+            // anew, if there is no other.
+            (self.open, self.known) = (None, None);
+            return Err(Fault::LockGone);
+        }
         let path = self.path();
         let Some(open) = &mut self.open else {
             return Err(Fault::Damaged("it is not open".to_owned()));

@@ -40,6 +40,9 @@ pub(super) enum Fault {
     /// The folder belongs to another daemon: this one does not start.
     #[error("another plimsoll uses this folder")]
     InUse,
+    /// Somebody removed or replaced our lock: another daemon can take the folder.
+    #[error("{LOCK} is not the one that was locked: somebody removed it")]
+    LockGone,
     /// A later program wrote it: it is set aside.
     #[error("the file has schema {found}, and this program knows {known}")]
     Newer {
@@ -143,7 +146,8 @@ impl Lock {
         let path = folder.join(LOCK);
         let fault = |doing, source| Fault::Folder { doing, path: path.clone(), source };
         let mut options = File::options();
-        options.create(true).truncate(false).write(true).mode(0o600);
+        // Read, too: what is no file at all (a pipe) would wait for a reader when it is opened.
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let file = options.open(&path).map_err(|e| fault("opening", e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),

@@ -280,3 +280,42 @@ async fn a_file_that_is_removed_is_written_anew() {
     assert_eq!(after.store().targets(), ["db", "other"]);
     assert_eq!(after.store().outbox().owed("on-call"), owed);
 }
+
+/// A folder that is cleaned while the daemon runs loses its lock, and another daemon can take it.
+/// Two must not write one file: the first sees it with its next commit, and goes on from memory
+/// until it is alone again.
+#[tokio::test]
+async fn a_lock_that_is_gone_is_taken_again_unless_another_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("state.lock");
+    let first = open(folder.path());
+    first.store().commit(told("db", 1, &["on-call"])).await;
+    fs::remove_file(&lock).unwrap();
+    first.store().commit(told("db", 2, &["on-call"])).await;
+    until("the lock is taken again", || lock.exists() && !first.is_volatile()).await;
+    let other = Store::open(folder.path(), at(0), Health::starting(at(0)));
+    assert!(matches!(other, Err(StoreError::InUse { .. })), "{other:?}");
+
+    fs::remove_file(&lock).unwrap();
+    let second = open(folder.path());
+    assert_eq!(second.ids("on-call"), ["db-on-call-0001", "db-on-call-0002"]);
+    let commit = first.store().commit(told("db", 3, &["on-call"])).await;
+    assert_eq!(commit, Durability::Volatile);
+    let problem = first.health.values().store.problem.clone();
+    assert!(problem.is_some(), "{problem:?}");
+    assert_eq!(second.store().commit(told("db", 4, &["on-call"])).await, Durability::Durable);
+    second.close().await;
+    until("the first is alone again", || !first.is_volatile()).await;
+    first.close().await;
+    assert_eq!(open(folder.path()).store().episode("db").unwrap().0.sequence, 3);
+}
+
+/// What stands at the lock's place and is no file does not hold up the start.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_lock_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("state.lock");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let open = open(folder.path());
+    assert_eq!(open.store().commit(told("db", 1, &["on-call"])).await, Durability::Durable);
+}
