@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use plimsoll_core::settings::Secret;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::log::{Log, LogFormat};
 use super::{Exit, say, with_runtime};
@@ -44,6 +45,16 @@ pub(super) struct Arguments {
     log_format: LogFormat,
 }
 
+/// Each target has two sockets at most, each receiver some, and the usual soft limit is 1,024. The
+/// hard one is what the operator grants.
+fn raise_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "the limit of open files stays as it is");
+    }
+}
+
 pub(super) fn run(arguments: Arguments) -> Exit {
     let log = match Log::begin(arguments.log_format) {
         Ok(log) => log,
@@ -52,6 +63,7 @@ pub(super) fn run(arguments: Arguments) -> Exit {
             return Exit::Failure;
         }
     };
+    raise_limit_of_open_files();
     let (exit, last_words) = watch(arguments);
     // What the log still has comes before the last words.
     log.end();

@@ -16,6 +16,10 @@ pub(super) struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    /// Held, never heard: without somebody who takes it, a file that grows beyond a limit on its
+    /// size (`LimitFSIZE=`, `ulimit -f`) would end the program. So the write fails, as it does on a
+    /// disk that is full, and the watch goes on.
+    _file_too_large: Signal,
 }
 
 impl Signals {
@@ -24,6 +28,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

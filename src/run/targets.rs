@@ -100,6 +100,10 @@ impl Targets {
         let is_named = |name: &str| settings.targets.iter().any(|t| t.name == name);
         let gone: Vec<String> =
             self.running.keys().filter(|name| !is_named(name)).cloned().collect();
+        // All at once: one whose server does not even take a goodbye takes its time.
+        for running in gone.iter().filter_map(|name| self.running.get(name)) {
+            running.stop.send_replace(true);
+        }
         for name in gone {
             tracing::info!(db = name.as_str(), "not watched any more");
             if let Some(running) = self.running.remove(&name) {

@@ -28,6 +28,10 @@ use crate::store::{Change, Durability, Store};
 /// for 30 s for stuck.
 const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 
+/// A name is looked up, a connection is made, a login and a poll are answered: the first reading,
+/// good or failed, is due after so many of the poll's timeouts.
+const FIRST_READING_STEPS: u32 = 4;
+
 /// While patience is served the episode is on disk at least so often: a crash costs no more.
 const PATIENCE_COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -60,6 +64,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Watches until it is told to stop.
     pub(super) async fn run(mut self) {
+        let began = clock::monotonic();
         let mut turn = Turn::begin(&self);
         let mut latest = Latest::default();
         loop {
@@ -73,7 +78,8 @@ impl Watch {
                 () = sleep(TURN_AT_LEAST_EVERY) => continue,
             }
             let now = clock::monotonic();
-            if let Some(composed) = latest.compose(&self.mailbox, now) {
+            let composed = latest.compose(&self.mailbox, now);
+            if let Some(composed) = composed.or_else(|| self.nothing_yet(began, now)) {
                 let reading = turn.reading(composed, now);
                 turn.take(&self, reading, now);
             }
@@ -86,6 +92,30 @@ impl Watch {
     fn deadline(&self, last_reading: Option<Instant>) -> Instant {
         let interval = self.source.borrow().interval;
         last_reading.unwrap_or_else(clock::monotonic) + interval + interval / 2
+    }
+
+    /// What is known when the source has never left anything, and no failure either, for longer
+    /// than a login and a poll may take: then nobody knows this server, and that is said. (A server
+    /// that lets us in and closes, time after time; a file that cannot be read for a disk that
+    /// hangs.) Once there was a first delivery, its age says it.
+    fn nothing_yet(&self, began: Instant, now: Instant) -> Option<Composed<Observation>> {
+        let source = self.source.borrow();
+        let patience = source.timeout * FIRST_READING_STEPS + source.interval;
+        if now.saturating_duration_since(began) < patience {
+            return None;
+        }
+        let text = "nothing was read since its watch began; the log says what was tried".to_owned();
+        let failure = Failure { kind: FailureKind::TooSlow, text, sqlstate: None };
+        Some(Composed {
+            part: Part {
+                age: Duration::ZERO,
+                fresh: true,
+                stale_after: Duration::MAX,
+                seen: Err(failure),
+            },
+            refused_logins: Vec::new(),
+            logins_tried: false,
+        })
     }
 
     /// Says that the loop turns.

@@ -86,6 +86,7 @@ pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut seats = Seats::default();
+    let mut refused = 0_u64;
     let mut stop = pin!(stop);
     loop {
         tokio::select! {
@@ -93,6 +94,10 @@ pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output
             Some(ended) = connections.join_next_with_id() => seats.leave(ended),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
+                    if refused > 0 {
+                        tracing::info!(refused, "connections can be accepted again");
+                        refused = 0;
+                    }
                     if seats.make_room() {
                         site.counts.dropped(Dropped::Crowded);
                     }
@@ -101,7 +106,11 @@ pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output
                     seats.take(connections.spawn(task), seat);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
+                    // Said once, however long it lasts.
+                    if refused == 0 {
+                        tracing::warn!(%error, "could not accept a connection");
+                    }
+                    refused = refused.saturating_add(1);
                     sleep(ACCEPT_PAUSE).await;
                 }
             },

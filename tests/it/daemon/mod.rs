@@ -6,6 +6,7 @@ mod disk;
 mod ending;
 mod failover;
 mod kills;
+mod limits;
 mod line;
 mod reload;
 mod secrets;
