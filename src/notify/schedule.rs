@@ -27,6 +27,11 @@ pub const SHORTEST_ASKED: Duration = Duration::from_millis(500);
 /// it was for has found out. Long enough for a certificate or a key to be renewed by day.
 pub const LONGEST_OWED: Duration = Duration::from_hours(24);
 
+/// So many attempts at least are made before that, because the wall clock may be wrong: a machine
+/// that starts in 1970 and hears the time a minute later must not give up a page of that minute.
+/// With the longest pauses that there can be, a day has 65 of them.
+pub const FEWEST_ATTEMPTS: u32 = 60;
+
 /// A row of the outbox, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
@@ -208,9 +213,10 @@ pub fn delay(attempts: u32, asked: Option<Duration>, jitter: f64) -> Duration {
     delay.mul_f64(0.5 + 0.5 * jitter)
 }
 
-/// Whether a notification that failed again has been owed for too long.
-pub fn is_too_old(decided_at: Timestamp, now: Timestamp) -> bool {
-    until(now, decided_at) > LONGEST_OWED
+/// Whether a notification that failed again, after so many `attempts` that failed before, has been
+/// owed for too long.
+pub fn is_too_old(decided_at: Timestamp, now: Timestamp, attempts: u32) -> bool {
+    until(now, decided_at) > LONGEST_OWED && FEWEST_ATTEMPTS <= attempts
 }
 
 #[cfg(test)]

@@ -141,7 +141,9 @@ impl Sender {
         match outcome {
             Outcome::Accepted => self.delivered(&sent, now),
             Outcome::Park { why } => self.park(&sent, now, &self.shown(&why)),
-            Outcome::Retry { why, .. } if is_too_old(sent.notification.decided_at, now) => {
+            Outcome::Retry { why, .. }
+                if is_too_old(sent.notification.decided_at, now, sent.attempts) =>
+            {
                 let given_up = format!("given up after a day: {}", self.shown(&why));
                 self.park(&sent, now, &given_up);
             }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use plimsoll::clock;
 use plimsoll::drill::receiver::{Behaviour, Received, Receiver};
 use plimsoll::notify::Stop;
+use plimsoll::notify::schedule::FEWEST_ATTEMPTS;
 use plimsoll_core::judge::telling::NotificationKind::{self, Resolve, Trigger, Update};
 use world::{World, notification, webhook, within};
 
@@ -138,17 +139,35 @@ async fn what_cannot_succeed_is_parked_and_holds_nothing_up() {
 #[tokio::test]
 async fn what_fails_for_a_day_is_given_up_after_an_attempt() {
     let receiver = Receiver::start(Behaviour::status(503)).await.unwrap();
-    let world = World::start(&[webhook("archive", &receiver.url())]);
+    let before = World::start(&[]);
     let mut old = notification("archive", "k", 1, Trigger);
     old.decided_at -= Duration::from_hours(25);
-    world.owe(vec![old, notification("archive", "k", 2, Resolve)]).await;
+    let id = old.id.clone();
+    before.owe(vec![old, notification("archive", "k", 2, Resolve)]).await;
+    before.store.outbox().retry(&id, FEWEST_ATTEMPTS, clock::wall(), "answered 503");
+    let world = before.restart(&[webhook("archive", &receiver.url())]).await;
     // The resolve is young, and is tried again.
-    let failed = world.first_failure("archive").await;
+    world.until("archive", |owed| owed.len() == 1 && owed[0].attempts > 0).await;
+    let [failed] = &world.store.outbox().owed("archive")[..] else { panic!("one is owed") };
     assert_eq!(failed.notification.kind, Resolve);
     assert_eq!(world.count("archive", "parked"), 1);
     let health = world.health_of("archive");
     assert_eq!((health.owed, health.oldest_owed_at), (1, Some(failed.notification.decided_at)));
     assert!(health.parked[0].contains("given up after a day: "), "{:?}", health.parked);
+}
+
+/// What seems a day old after one attempt was decided by a clock that was wrong.
+#[tokio::test]
+async fn what_a_wrong_clock_makes_old_is_not_given_up() {
+    let receiver = Receiver::start(Behaviour::status(200)).await.unwrap();
+    receiver.script([Behaviour::status(503)]);
+    let world = World::start(&[webhook("archive", &receiver.url())]);
+    let mut old = notification("archive", "k", 1, Trigger);
+    old.decided_at = Timestamp::UNIX_EPOCH;
+    world.owe(vec![old]).await;
+    world.until_sent("archive").await;
+    assert_eq!(world.count("archive", "parked"), 0);
+    assert_eq!(events(&receiver.received()), ["trigger", "trigger"]);
 }
 
 #[tokio::test]

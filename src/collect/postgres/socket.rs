@@ -273,7 +273,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         talking.spawn(async move {
             let (mut server, _) = listener.accept().await.unwrap();
-            while server.write_all(&[b'N'; 64 * 1024]).await.is_ok() {}
+            while server.write_all(&[b'N'; 16 * 1024]).await.is_ok() {}
         });
         let mut socket = Socket::tcp(address, &Ledger::default()).await.unwrap();
         // Requests do not begin a new account while nobody has let us in.

@@ -8,8 +8,8 @@ use plimsoll_core::judge::telling::NotificationKind::{self, Resolve, Trigger, Up
 use proptest::prelude::*;
 
 use super::{
-    LONGEST_ASKED, LONGEST_DELAY, LONGEST_OWED, Plan, Row, SHORTEST_ASKED, Turn, delay, is_too_old,
-    plan,
+    FEWEST_ATTEMPTS, LONGEST_ASKED, LONGEST_DELAY, LONGEST_OWED, Plan, Row, SHORTEST_ASKED, Turn,
+    delay, is_too_old, plan,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -157,9 +157,14 @@ fn delays_grow_are_capped_and_never_undercut_what_was_asked() {
 #[test]
 fn what_is_owed_for_a_day_is_too_old() {
     let day = LONGEST_OWED.as_secs_f64();
-    assert!(!is_too_old(at(0.0), at(day)));
-    assert!(is_too_old(at(0.0), at(day + 1.0)));
-    assert!(!is_too_old(at(day), at(0.0)));
+    assert!(!is_too_old(at(0.0), at(day), FEWEST_ATTEMPTS));
+    assert!(is_too_old(at(0.0), at(day + 1.0), FEWEST_ATTEMPTS));
+    assert!(!is_too_old(at(day), at(0.0), FEWEST_ATTEMPTS));
+    // A clock that was wrong until a moment ago makes nothing old.
+    assert!(!is_too_old(at(0.0), at(50.0 * 365.0 * day), FEWEST_ATTEMPTS - 1));
+    // A day of failures has more attempts than that, however long the receiver asks us to wait.
+    let longest = delay(u32::MAX, Some(LONGEST_ASKED), 1.0) + Duration::from_mins(5);
+    assert!(f64::from(FEWEST_ATTEMPTS) * longest.as_secs_f64() < day);
 }
 
 /// What the judge decides next for a key.
