@@ -13,6 +13,8 @@ pub enum Exit {
     Usage,
     /// 3: the settings cannot be used.
     Settings,
+    /// 4: a target is in trouble: it cannot be watched as it is.
+    Target,
 }
 
 impl From<Exit> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Exit> for ExitCode {
             Exit::Failure => Self::from(1),
             Exit::Usage => Self::from(2),
             Exit::Settings => Self::from(3),
+            Exit::Target => Self::from(4),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The command line: a file a subcommand. Data goes to stdout, talk to stderr.
 
+mod check;
 mod drill;
 mod exit;
 mod log;
 mod run;
+mod setup_sql;
+mod sql;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -25,6 +29,10 @@ struct Arguments {
 enum Command {
     /// Watch the targets until SIGTERM
     Run(run::Arguments),
+    /// Look whether all can be watched and everybody told, and say what mends what is not so
+    Check(check::Arguments),
+    /// Print the SQL that makes the role that Plimsoll logs in as
+    SetupSql(setup_sql::Arguments),
     /// Play a scripted incident on a throwaway server, and see what is told of it
     Drill(drill::Arguments),
 }
@@ -41,6 +49,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match arguments.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::SetupSql(arguments) => setup_sql::run(&arguments),
         Command::Drill(arguments) => drill::run(arguments),
     }
 }
@@ -48,6 +58,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 /// Says something to a person. A stderr that is closed changes nothing of what was done.
 fn say(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// The environment. A variable whose name or value is no UTF-8 is none of ours.
+fn environment() -> BTreeMap<String, String> {
+    let text = |text: OsString| text.into_string().ok();
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+}
+
+/// Writes what was asked for to stdout; false if nobody takes it.
+fn print(text: &str) -> bool {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// Runs it on a runtime of its own.

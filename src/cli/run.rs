@@ -7,7 +7,7 @@ use plimsoll_core::settings::Secret;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::log::{Log, LogFormat};
-use super::{Exit, say, with_runtime};
+use super::{Exit, environment, say, with_runtime};
 use crate::chain::chain;
 use crate::load::{DEFAULT_FILE, LoadRequest, Overrides};
 use crate::run::{self, RunError};
@@ -94,9 +94,6 @@ fn watch(arguments: Arguments) -> (Exit, Vec<String>) {
 }
 
 fn request(arguments: Arguments) -> LoadRequest {
-    // A variable whose name or value is no UTF-8 is none of ours.
-    let text = |text: std::ffi::OsString| text.into_string().ok();
-    let env = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
     LoadRequest {
         files: arguments.config,
         default_file: Some(PathBuf::from(DEFAULT_FILE)),
@@ -106,6 +103,6 @@ fn request(arguments: Arguments) -> LoadRequest {
             listen: arguments.listen,
             state_dir: arguments.state_dir,
         },
-        env: env.collect(),
+        env: environment(),
     }
 }

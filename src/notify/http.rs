@@ -17,6 +17,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use rustls::{ClientConfig, RootCertStore};
+use tower_service::Service;
 
 use super::connector::Connector;
 
@@ -69,10 +70,22 @@ pub enum HttpError {
     Request(#[source] hyper::http::Error),
 }
 
+/// Why no connection could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// Nobody said anything in time.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// It was refused, broke, or its TLS could not be trusted.
+    #[error("no connection")]
+    Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// Sends requests. A clone shares its configuration.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: legacy::Client<HttpsConnector<Connector>, Full<Bytes>>,
+    connector: HttpsConnector<Connector>,
     proxies: Arc<Matcher>,
 }
 
@@ -96,8 +109,8 @@ impl Client {
             .pool_max_idle_per_host(0)
             .retry_canceled_requests(false)
             .http1_max_buf_size(MAX_HEADERS)
-            .build(connector);
-        Self { inner, proxies }
+            .build(connector.clone());
+        Self { inner, connector, proxies }
     }
 
     /// Posts, and reads the answer as far as it is of use. The whole takes `timeout` at most.
@@ -106,6 +119,24 @@ impl Client {
         tokio::select! {
             answer = self.exchange(request) => answer,
             () = deadline => Err(HttpError::TimedOut(timeout)),
+        }
+    }
+
+    /// Makes the connection that a POST would go over, TLS and all, and closes it: nothing is sent
+    /// over it. True if it ends at a proxy, which was not asked to go on.
+    pub(super) async fn reach(&self, uri: &Uri, timeout: Duration) -> Result<bool, ReachError> {
+        let mut connector = self.connector.clone();
+        let reaching = async {
+            std::future::poll_fn(|cx| connector.poll_ready(cx)).await?;
+            connector.call(uri.clone()).await.map(drop)
+        };
+        match tokio::time::timeout(timeout, reaching).await {
+            Ok(Ok(())) => {
+                let is_plain = uri.scheme_str() == Some("http");
+                Ok(is_plain && proxy_for(&self.proxies, uri).is_some())
+            }
+            Ok(Err(source)) => Err(ReachError::Connection(source)),
+            Err(_) => Err(ReachError::TimedOut(timeout)),
         }
     }
 

@@ -23,7 +23,7 @@ use super::outcome::{self, Outcome, cut};
 use super::receiver::{Limits, Pace, ReceiverError};
 
 /// A larger event is refused (512 kB, counted as Alertmanager counts them).
-const MAX_BODY: usize = 512_000;
+pub(super) const MAX_BODY: usize = 512_000;
 
 /// `payload.summary`, in characters.
 const MAX_SUMMARY: usize = 1024;

@@ -8,10 +8,10 @@ use plimsoll_core::judge::telling::{Manners, Notification};
 use plimsoll_core::settings::{ReceiverKind, ReceiverSettings};
 
 use super::endpoint::{Endpoint, Hidden, origin};
-use super::http::{Answer, Request};
+use super::http::{Answer, Client, ReachError, Request};
 use super::outcome::Outcome;
-use super::pagerduty::Pagerduty;
-use super::webhook::Webhook;
+use super::pagerduty::{self, Pagerduty};
+use super::webhook::{self, Webhook};
 
 /// A receiver that can be sent to.
 #[derive(Clone, Debug)]
@@ -106,6 +106,20 @@ impl Receiver {
             Kind::Webhook(_) => Webhook::limits(),
             Kind::Pagerduty(_) => Pagerduty::limits(),
         }
+    }
+
+    /// How large a body it takes, in bytes.
+    pub fn max_body(&self) -> usize {
+        match &self.kind {
+            Kind::Webhook(_) => webhook::MAX_BODY,
+            Kind::Pagerduty(_) => pagerduty::MAX_BODY,
+        }
+    }
+
+    /// Makes the connection that a message would go over, and sends nothing. True if it ends at a
+    /// proxy, which was not asked to go on.
+    pub async fn reach(&self, client: &Client) -> Result<bool, ReachError> {
+        client.reach(self.kind.endpoint().uri(), self.timeout).await
     }
 
     /// Where it is, as far as that may be shown.

@@ -23,7 +23,7 @@ use super::outcome::{self, Outcome, cut};
 use super::receiver::{Limits, Pace, ReceiverError};
 
 /// Standard Webhooks asks for less than 20 kB; larger ones lose their prose, then alerts.
-const MAX_BODY: usize = 20_000;
+pub(super) const MAX_BODY: usize = 20_000;
 
 /// Prose is cut to this first.
 const SHORT_DETAILS: usize = 4_000;

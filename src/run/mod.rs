@@ -31,6 +31,7 @@ use crate::serve::{self, ServeError};
 use crate::store::{Store, StoreError};
 use sender::{Receivers, ReceiversError, Sending};
 use signals::{Heard, Signals};
+pub(crate) use targets::source_of;
 use targets::{TargetError, Targets};
 
 /// The HTTP server has so long to end what it answers. With the grace of the sender (20 s by
@@ -222,7 +223,7 @@ async fn reload(
 }
 
 /// What the driver makes of an address; settings know nothing of drivers.
-fn parse_postgres(text: &Secret) -> Result<ParsedTarget, String> {
+pub(crate) fn parse_postgres(text: &Secret) -> Result<ParsedTarget, String> {
     let info = ConnInfo::parse(text).map_err(|error| chain(&error))?;
     Ok(ParsedTarget { default_name: info.default_name() })
 }

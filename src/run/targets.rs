@@ -169,7 +169,11 @@ impl Targets {
     }
 }
 
-fn source_of(target: &TargetSettings, poll: PollSettings) -> Result<SourceSettings, TargetError> {
+/// What the source of a target is told.
+pub(crate) fn source_of(
+    target: &TargetSettings,
+    poll: PollSettings,
+) -> Result<SourceSettings, TargetError> {
     let conninfo = ConnInfo::parse(&target.postgres)
         .map_err(|source| TargetError { name: target.name.clone(), source })?;
     Ok(SourceSettings {

@@ -17,7 +17,7 @@ use super::schema;
 pub(super) const FILE: &str = "state.db";
 
 /// Held locked while a daemon uses the folder. The lock goes with its process, however that ends.
-const LOCK: &str = "state.lock";
+pub(super) const LOCK: &str = "state.lock";
 
 /// Somebody else's lock is waited for so long while a file is opened: nothing is watched yet.
 const OPEN_BUSY: Duration = Duration::from_secs(5);

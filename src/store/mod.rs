@@ -14,6 +14,7 @@
 
 mod disk;
 mod file;
+mod look;
 mod outbox;
 mod record;
 mod retention;
@@ -35,6 +36,7 @@ use plimsoll_core::judge::telling::Notification;
 use plimsoll_core::judge::{Episode, Transition};
 use tokio::sync::Semaphore;
 
+pub use look::{Look, look};
 pub use outbox::{MAX_ERROR_CHARS, MAX_OWED, Outbox, Owed};
 pub use record::{
     Delivery, IncidentDetail, IncidentRecord, MAX_DELIVERIES_READ, MAX_INCIDENTS_READ,

@@ -13,6 +13,7 @@
 
 mod counters;
 mod failure;
+pub mod inspect;
 mod login;
 mod names;
 mod observe;
