@@ -1,6 +1,6 @@
 # The commands of this project. `make demo` shows it, `make test` proves it, `make check` keeps it.
 
-.PHONY: demo test test-matrix check fmt clippy docs licences unused soak
+.PHONY: demo test test-matrix check fmt clippy docs licences unused soak bench bench-blind bench-publish
 
 KEEP ?=
 
@@ -39,3 +39,22 @@ unused:
 soak: ## 1,000 kills; takes long
 	scripts/need rust postgres
 	PLIMSOLL_KILLS=1000 cargo test --test it -- daemon::kills --nocapture
+
+# What measures has a profile of its own, so that target/release/plimsoll stays what is shipped.
+MEASURE = cargo bench --profile measuring --bench line --
+LATER_EXPORTER = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plimsoll/prometheus-postgres-exporter-trixie
+
+bench: ## what Plimsoll costs, beside the exporter; 25 min on a quiet machine; BENCH="poll --ticks 20"
+	scripts/need rust postgres exporter
+	cargo build --release
+	$(MEASURE) $(BENCH)
+
+bench-blind: ## the staged faults, and what exporters and Plimsoll say of them; 7 min
+	scripts/need rust postgres exporter
+	scripts/later-package trixie prometheus-postgres-exporter $(LATER_EXPORTER)
+	cargo build --release
+	$(MEASURE) blind $(BENCH) \
+	  --exporters /usr/bin/prometheus-postgres-exporter:$(LATER_EXPORTER)/usr/bin/prometheus-postgres-exporter
+
+bench-publish: ## puts the tables that were measured last into README.md and docs/benchmarks.md
+	$(MEASURE) publish

@@ -88,12 +88,23 @@ struct WebhookPart<'a> {
 }
 
 impl Daemon {
-    /// Starts it, and returns when it has read the target for the first time.
+    /// Starts it as shipped, and returns when it has read the target for the first time.
     pub async fn start(
         program: &Path,
         target: &scenario::TargetPart,
         postgres: &str,
         receiver: &str,
+    ) -> Result<Self, DrillError> {
+        Self::start_with(program, target, postgres, receiver, "").await
+    }
+
+    /// The same with more settings: tables of a configuration file, such as `[rules.slots]`.
+    pub async fn start_with(
+        program: &Path,
+        target: &scenario::TargetPart,
+        postgres: &str,
+        receiver: &str,
+        more: &str,
     ) -> Result<Self, DrillError> {
         let folder = tempfile::Builder::new().prefix("plimsoll-drill-").tempdir().map_err(|e| {
             DrillError::File {
@@ -115,7 +126,7 @@ impl Daemon {
                 min_severity: "warning",
             }],
         };
-        write_configuration(folder.path(), &configuration)?;
+        write_configuration(folder.path(), &configuration, more)?;
         let child = spawn(program, folder.path())?;
         let guard =
             Guard::new(AFTER_US, [child.id().to_string().as_ref(), folder.path().as_os_str()])?;
@@ -139,6 +150,11 @@ impl Daemon {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
     }
 
     /// Where it answers.
@@ -207,14 +223,15 @@ impl Drop for Daemon {
     }
 }
 
-fn write_configuration(folder: &Path, what: &Configuration<'_>) -> Result<(), DrillError> {
+fn write_configuration(
+    folder: &Path,
+    what: &Configuration<'_>,
+    more: &str,
+) -> Result<(), DrillError> {
     let path = folder.join("plimsoll.toml");
     let text = toml::to_string(what).map_err(io::Error::other);
-    text.and_then(|text| fs::write(&path, text)).map_err(|source| DrillError::File {
-        doing: "writing",
-        path,
-        source,
-    })
+    let write = |text: String| fs::write(&path, format!("{text}\n{more}"));
+    text.and_then(write).map_err(|source| DrillError::File { doing: "writing", path, source })
 }
 
 fn spawn(program: &Path, folder: &Path) -> Result<Child, DrillError> {

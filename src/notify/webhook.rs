@@ -32,8 +32,8 @@ const SHORT_DETAILS: usize = 4_000;
 const SHORT_ALERTS: usize = 20;
 
 /// Nobody documents a rate for a receiver of one's own; this keeps a storm of many targets from
-/// looking like an attack, and delays none of the first fifty pages.
-const PACE: Pace = Pace { events: 50, per: Duration::from_secs(1) };
+/// looking like an attack, and lets a thousand pages through in two seconds.
+const PACE: Pace = Pace { events: 500, per: Duration::from_secs(1) };
 
 /// After a 429 that names no time.
 const THROTTLE: Duration = Duration::from_secs(5);

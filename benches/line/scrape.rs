@@ -1,0 +1,129 @@
+//! How long `/metrics` takes with nearly a thousand series, and that no scrape asks the server
+//! anything: its statements are counted by `pg_stat_statements`, without scrapes and with them.
+
+use std::time::Duration;
+
+use plimsoll::clock;
+
+use super::http::Kept;
+use super::parameters::Parameters;
+use super::report::{Report, median, number, quantile};
+use super::world::{World, watched};
+use super::{Measured, machine};
+
+const P99_MS: f64 = 2.0;
+
+/// Scrapes while statements are counted.
+const COUNTED_SCRAPES: u32 = 500;
+
+/// The statement of which every poll has exactly one.
+const A_POLL: &str = "%pg_stat_get_activity%";
+
+/// Statements of Plimsoll, and polls among them.
+struct Counted {
+    statements: i64,
+    polls: i64,
+}
+
+pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
+    let preload = [("shared_preload_libraries", "pg_stat_statements")];
+    eprintln!("   opening {} backends", parameters.scrape_size);
+    let world = World::start(parameters.scrape_size, &preload).await?;
+    world.superuser.batch_execute("CREATE EXTENSION pg_stat_statements").await?;
+    for nth in 0..parameters.databases {
+        world.superuser.batch_execute(&format!("CREATE DATABASE shop_{nth}")).await?;
+    }
+    let (daemon, _receiver) = watched(parameters, &world.server, "").await?;
+    let mut kept = Kept::connect(daemon.address()).await?;
+
+    eprintln!("   {} scrapes", parameters.scrapes);
+    let mut took = Vec::new();
+    let mut series = 0;
+    for nth in 0..parameters.scrapes + 20 {
+        let answer = kept.get("/metrics").await?;
+        if answer.status != 200 {
+            return Err(format!("/metrics answered {}", answer.status).into());
+        }
+        if nth >= 20 {
+            took.push(answer.took.as_secs_f64() * 1_000.0);
+            series = series.max(answer.series());
+        }
+        // Spread over some polls, and over the moments at which one is under way.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    eprintln!("   counting statements, twice {} s", parameters.count_seconds);
+    let quiet = count(parameters, &world, &mut kept, 0).await?;
+    let scraped = count(parameters, &world, &mut kept, COUNTED_SCRAPES).await?;
+
+    let mut report = Report::new("scrape", &[machine::plimsoll(parameters.program()?)]);
+    let ms = |part: f64| number(quantile(&took, part), "ms");
+    let row = vec![
+        series.to_string(),
+        took.len().to_string(),
+        number(median(&took), "ms"),
+        ms(0.99),
+        ms(1.0),
+    ];
+    report.table(&["series", "scrapes", "median", "p99", "longest"], &[row]);
+    let row = |scrapes: u32, counted: &Counted| {
+        vec![
+            scrapes.to_string(),
+            counted.polls.to_string(),
+            counted.statements.to_string(),
+            number(counted.statements as f64 / counted.polls.max(1) as f64, ""),
+        ]
+    };
+    let seconds = parameters.count_seconds;
+    report.note(&format!("Statements of Plimsoll on the server, in {seconds} s:"));
+    report.table(
+        &["scrapes", "polls", "statements", "statements a poll"],
+        &[row(0, &quiet), row(COUNTED_SCRAPES, &scraped)],
+    );
+    if series <= 1_000 {
+        let what = format!("`/metrics` with {series} series, p99");
+        report.line(what, quantile(&took, 0.99), P99_MS, "ms");
+    } else {
+        report.note("More than a thousand series: the limit is not applied. Fewer --databases.");
+    }
+    // Names are read once a minute, in one of the two spans or none: two statements.
+    let a_poll = |counted: &Counted| counted.statements as f64 / counted.polls.max(1) as f64;
+    let caused = (a_poll(&scraped) - a_poll(&quiet)) * scraped.polls as f64;
+    let names = 4.0;
+    report.line(
+        format!("statements more, with {COUNTED_SCRAPES} scrapes (names are read once a minute)"),
+        caused,
+        names,
+        "",
+    );
+    Ok(report)
+}
+
+async fn count(
+    parameters: &Parameters,
+    world: &World,
+    kept: &mut Kept,
+    scrapes: u32,
+) -> Measured<Counted> {
+    let before = counted(world).await?;
+    let span = Duration::from_secs(parameters.count_seconds.into());
+    let end = clock::monotonic() + span;
+    for _ in 0..scrapes {
+        kept.get("/metrics").await?;
+        tokio::time::sleep(span / (scrapes + scrapes / 4)).await;
+    }
+    tokio::time::sleep_until(end.into()).await;
+    let after = counted(world).await?;
+    Ok(Counted {
+        statements: after.statements - before.statements,
+        polls: after.polls - before.polls,
+    })
+}
+
+async fn counted(world: &World) -> Measured<Counted> {
+    let sql = "SELECT COALESCE(sum(s.calls), 0)::int8, \
+               COALESCE(sum(s.calls) FILTER (WHERE s.query LIKE $1), 0)::int8 \
+               FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid \
+               WHERE r.rolname = 'plimsoll'";
+    let row = world.superuser.query_one(sql, &[&A_POLL]).await?;
+    Ok(Counted { statements: row.get(0), polls: row.get(1) })
+}
