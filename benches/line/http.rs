@@ -42,7 +42,7 @@ impl Answer {
     }
 }
 
-/// A connection that is kept, as Prometheus keeps its own.
+/// A connection that is kept as Prometheus keeps its own.
 #[derive(Debug)]
 pub(super) struct Kept {
     address: SocketAddr,
@@ -60,7 +60,12 @@ impl Kept {
         Ok(Self { address, sender, _connection: tasks })
     }
 
+    /// One answer. A connection that the server has closed meanwhile is made anew first, and that
+    /// does not count.
     pub(super) async fn get(&mut self, path: &str) -> Measured<Answer> {
+        if self.sender.is_closed() {
+            *self = Self::connect(self.address).await?;
+        }
         let request =
             Request::get(path).header(HOST, self.address.to_string()).body(Empty::new())?;
         let asked = clock::monotonic();

@@ -21,8 +21,9 @@ const TICKS_A_SECOND: f64 = 100.0;
 const LOOK_EVERY: Duration = Duration::from_millis(15);
 
 /// A backend that used no time for so long has ended its poll. All statements of a poll are sent
-/// at once, and the next poll is most of a second away.
-const POLL_IS_OVER: Duration = Duration::from_millis(150);
+/// at once, and the next poll is most of a second away; on a busy machine it waits for a processor
+/// in between.
+const POLL_IS_OVER: Duration = Duration::from_millis(350);
 
 /// Milliseconds on a processor of a process with one thread, such as a backend.
 pub(super) fn backend_ms(pid: i32) -> Option<f64> {
