@@ -13,7 +13,7 @@ use plimsoll::serve::{self, IncidentQuery, IncidentReader, Shared, Targets};
 use plimsoll_core::reading::postgres::{Cost, Group, Limits, Observation, Server, SessionState};
 use plimsoll_core::reading::{Failure, FailureKind, Part, Reading, Refusal};
 use plimsoll_core::status::{
-    AlertStatus, HolderStatus, IncidentStatus, Published, SlotsStatus, SourceStatus,
+    AlertStatus, HolderStatus, IncidentStatus, Published, ServerStatus, SlotsStatus, SourceStatus,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -202,6 +202,13 @@ pub(super) fn read(name: &str) -> Published {
     "critical".clone_into(&mut status.severity);
     status.labels = BTreeMap::from([("service".to_owned(), "payment".to_owned())]);
     status.read_at = Some(read_at);
+    status.server = Some(ServerStatus {
+        version: seen.server.version.clone(),
+        role: "standby".to_owned(),
+        started_at: seen.server.started_at,
+        switched_at: Some(read_at),
+        switched: Some("now on the standby".to_owned()),
+    });
     status.slots = Some(SlotsStatus {
         max: slots.max,
         reserved: slots.reserved,
