@@ -10,11 +10,11 @@ demo: ## the first drill, on a throwaway server, in two minutes; KEEP=1 goes on
 	target/release/plimsoll drill run migration-042 $(if $(KEEP),--keep)
 
 test: ## everything but the soak, on one PostgreSQL
-	scripts/need rust postgres promtool strace ip
+	scripts/need rust postgres promtool strace ip openssl
 	cargo test --workspace
 
 test-matrix: ## what reads servers, on PostgreSQL 13 to 18
-	scripts/need rust postgres ip
+	scripts/need rust postgres ip openssl
 	scripts/test-matrix
 
 check: fmt clippy docs licences unused ## what has no test

@@ -1,9 +1,10 @@
 //! Files, environment and secrets → settings. The only part that reads them, at the start and at
 //! every reload; what they mean is decided in `plimsoll_core::settings`.
 //!
-//! Later layers win, key by key; a list replaces the list below it: defaults, `DATABASE_URL`,
-//! files in the order given, `PLIMSOLL_…` variables, flags. Every layer is read strictly by
-//! itself before they are merged, so that each mistake is found where it was made.
+//! Later layers win, key by key; a list replaces the list below it: defaults, the target that
+//! `PGHOST` and its like make, `DATABASE_URL`, files in the order given, `PLIMSOLL_…` variables,
+//! flags. Every layer is read strictly by itself before they are merged, so that each mistake is
+//! found where it was made.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,11 +14,15 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, FileFormat};
 use plimsoll_core::settings::{
-    Layer, Mistake, Origin, Outside, ParsedTarget, Raw, Secret, Settings, check, secret_files,
+    Layer, Mistake, Origin, Outside, ParsedTarget, Raw, Secret, ServiceFile, Settings,
+    Surroundings, check, secret_files,
 };
 
 /// Read when no file is given and this one is there.
 pub const DEFAULT_FILE: &str = "/etc/plimsoll/plimsoll.toml";
+
+/// Where Debian's libpq looks for the system's services; others set `PGSYSCONFDIR`.
+const SYSTEM_SERVICE_FOLDER: &str = "/etc/postgresql-common";
 
 /// A thousand targets with rules of their own fit; a log file given by mistake does not.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -69,22 +74,34 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Reads and checks everything. `parse_postgres` is the driver's view of an address, see
-/// [`Outside::parse_postgres`].
+/// Reads and checks everything. `parse_postgres` is the driver's view of an address among its
+/// surroundings, see [`Outside::parse_postgres`].
 pub fn load(
     request: &LoadRequest,
-    parse_postgres: &dyn Fn(&Secret) -> Result<ParsedTarget, String>,
+    parse_postgres: &dyn Fn(&Secret, &Surroundings) -> Result<ParsedTarget, String>,
 ) -> Result<Settings, LoadError> {
     let layers = layers(request);
     let raw = merge(&layers)?;
     let files = secret_files(&raw, &layers);
     let secrets = files.into_iter().map(|file| (file.clone(), read_secret(&file))).collect();
-    let outside = Outside { secrets, parse_postgres, state_dir: state_dir(&request.env) };
+    let surroundings = surroundings(&request.env);
+    let outside = Outside {
+        secrets,
+        parse_postgres: &|text| parse_postgres(text, &surroundings),
+        surroundings: surroundings.clone(),
+        state_dir: state_dir(&request.env),
+    };
     check(&raw, &layers, &outside).map_err(LoadError::Mistakes)
 }
 
 fn layers(request: &LoadRequest) -> Vec<Layer> {
     let mut layers = vec![Layer::defaults()];
+    // A variable that says where a server is makes a target; one that only says how does not.
+    let is_set = |name: &&str| request.env.get(*name).is_some_and(|value| !value.is_empty());
+    if let Some(name) = ["PGHOST", "PGHOSTADDR", "PGSERVICE"].into_iter().find(is_set) {
+        let origin = Origin::Variable(name.to_owned());
+        layers.push(Layer::addresses(origin, &[Secret::new("")]));
+    }
     if let Some(url) = request.env.get("DATABASE_URL").filter(|url| !url.is_empty()) {
         let origin = Origin::Variable("DATABASE_URL".to_owned());
         layers.push(Layer::addresses(origin, &[Secret::new(url)]));
@@ -155,6 +172,32 @@ fn read_secret(file: &Path) -> Result<Secret, String> {
         return Err("holds more than one line".to_owned());
     }
     Ok(Secret::new(secret))
+}
+
+/// What connection strings may leave out, as it is now.
+fn surroundings(env: &BTreeMap<String, String>) -> Surroundings {
+    let named = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = named("HOME");
+    // As libpq: one file of the user's, then the system's.
+    let of_user =
+        named("PGSERVICEFILE").or_else(|| home.as_ref().map(|home| home.join(".pg_service.conf")));
+    let of_system = named("PGSYSCONFDIR").unwrap_or_else(|| PathBuf::from(SYSTEM_SERVICE_FOLDER));
+    let files = of_user.into_iter().chain([of_system.join("pg_service.conf")]);
+    let variables = env.iter().filter(|(name, _)| name.starts_with("PG"));
+    Surroundings {
+        variables: variables.map(|(name, value)| (name.clone(), Secret::new(value))).collect(),
+        home,
+        service_files: files.map(service_file).collect(),
+    }
+}
+
+/// What cannot be read is said only if a service is asked for.
+fn service_file(path: PathBuf) -> ServiceFile {
+    let text = match path.try_exists() {
+        Ok(false) => Ok(None),
+        _ => read_text(&path, MAX_FILE_BYTES).map(|text| Some(Secret::new(text))),
+    };
+    ServiceFile { path, text }
 }
 
 fn read_text(file: &Path, most: u64) -> Result<String, String> {

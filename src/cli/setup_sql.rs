@@ -123,7 +123,7 @@ fn ask(arguments: &Arguments) -> Result<u32, Exit> {
         say("error: no target, or several, could be meant\n  hint: --target NAME, or --version 16");
         return Err(Exit::Usage);
     };
-    let source = source_of(target, settings.poll).map_err(|error| {
+    let source = source_of(target, &settings).map_err(|error| {
         say(&format!("error: {}", chain(&error)));
         Exit::Settings
     })?;

@@ -17,7 +17,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::settings::{ParsedTarget, Secret, Settings};
+use plimsoll_core::settings::{ParsedTarget, Secret, Settings, Surroundings};
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -223,8 +223,8 @@ async fn reload(
 }
 
 /// What the driver makes of an address; settings know nothing of drivers.
-pub(crate) fn parse_postgres(text: &Secret) -> Result<ParsedTarget, String> {
-    let info = ConnInfo::parse(text).map_err(|error| chain(&error))?;
+pub(crate) fn parse_postgres(text: &Secret, around: &Surroundings) -> Result<ParsedTarget, String> {
+    let info = ConnInfo::parse_in(text, around).map_err(|error| chain(&error))?;
     Ok(ParsedTarget { default_name: info.default_name() })
 }
 

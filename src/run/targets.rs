@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::judge::Rules;
 use plimsoll_core::judge::rule::{RuleSet, SourceRule};
 use plimsoll_core::reading::postgres::Observation;
-use plimsoll_core::settings::{PollSettings, Settings, TargetSettings};
+use plimsoll_core::settings::{Settings, TargetSettings};
 use plimsoll_core::status::Published;
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
@@ -67,7 +67,7 @@ impl Targets {
 
     /// Whether all targets can be watched as they are set.
     pub(super) fn check(settings: &Settings) -> Result<(), TargetError> {
-        settings.targets.iter().try_for_each(|target| source_of(target, settings.poll).map(drop))
+        settings.targets.iter().try_for_each(|target| source_of(target, settings).map(drop))
     }
 
     /// Watches what these settings name, as they say, and nothing else.
@@ -75,7 +75,7 @@ impl Targets {
         Self::check(settings)?;
         for target in &settings.targets {
             let rules = Arc::new(rules_of(settings, target));
-            let source = Arc::new(source_of(target, settings.poll)?);
+            let source = Arc::new(source_of(target, settings)?);
             if let Some(running) = self.running.get(&target.name) {
                 running.rules.send_replace(rules);
                 running.source.send_if_modified(|told| {
@@ -172,13 +172,14 @@ impl Targets {
 /// What the source of a target is told.
 pub(crate) fn source_of(
     target: &TargetSettings,
-    poll: PollSettings,
+    settings: &Settings,
 ) -> Result<SourceSettings, TargetError> {
-    let conninfo = ConnInfo::parse(&target.postgres)
+    let poll = settings.poll;
+    let conninfo = ConnInfo::parse_in(&target.postgres, &settings.surroundings)
         .map_err(|source| TargetError { name: target.name.clone(), source })?;
     Ok(SourceSettings {
         conninfo,
-        password_file: target.password_file.clone(),
+        password: target.password.clone(),
         interval: poll.interval,
         timeout: poll.timeout,
         budget: poll.budget,
@@ -259,7 +260,7 @@ fn unnamed(settings: &Settings, name: &str) -> Rules {
         name: name.to_owned(),
         named_by_default: false,
         postgres: plimsoll_core::settings::Secret::new(""),
-        password_file: None,
+        password: None,
         labels: BTreeMap::new(),
         rules: RuleSet::off(),
     };

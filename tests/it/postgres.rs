@@ -3,10 +3,14 @@
 mod bare;
 mod behind;
 mod blind;
+mod certificates;
 mod exact;
 mod half_open;
+mod hosts;
 mod majors;
 mod names;
+mod openssl;
+mod passwords;
 mod refused;
 mod reserved;
 mod silent;
@@ -29,6 +33,8 @@ use tokio::task::JoinSet;
 
 use crate::major::{self, major};
 
+pub(crate) use self::certificates::reload;
+
 /// Ten times what any of it takes.
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -46,7 +52,7 @@ struct Watch {
 fn settings(url: &str) -> SourceSettings {
     SourceSettings {
         conninfo: ConnInfo::parse(&Secret::new(url)).unwrap(),
-        password_file: None,
+        password: None,
         interval: Duration::from_millis(100),
         timeout: Duration::from_millis(500),
         budget: 1.0,

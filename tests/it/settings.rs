@@ -10,7 +10,7 @@ use std::path::Path;
 
 use plimsoll::collect::conninfo::ConnInfo;
 use plimsoll::load::{LoadError, LoadRequest, Overrides, load};
-use plimsoll_core::settings::{ParsedTarget, Secret, Settings};
+use plimsoll_core::settings::{ParsedTarget, Secret, Settings, Surroundings};
 
 /// A folder with files in it, and the request that reads `plimsoll.toml` there.
 struct Case {
@@ -81,7 +81,7 @@ impl Case {
 }
 
 /// The driver's own view of an address, as the daemon has it.
-fn driver(postgres: &Secret) -> Result<ParsedTarget, String> {
-    let info = ConnInfo::parse(postgres).map_err(|error| error.to_string())?;
+fn driver(postgres: &Secret, around: &Surroundings) -> Result<ParsedTarget, String> {
+    let info = ConnInfo::parse_in(postgres, around).map_err(|error| error.to_string())?;
     Ok(ParsedTarget { default_name: info.default_name() })
 }

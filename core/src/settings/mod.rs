@@ -15,6 +15,7 @@ mod raw;
 mod signing;
 mod strict;
 mod suggest;
+mod surroundings;
 mod url;
 mod value;
 
@@ -32,6 +33,7 @@ pub use layer::Layer;
 pub use mistake::Mistake;
 pub use place::{Origin, Place, Position};
 pub use raw::Raw;
+pub use surroundings::{ServiceFile, Surroundings};
 
 /// Every default, with its reason: the first layer of each configuration.
 pub const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -51,6 +53,8 @@ pub struct Settings {
     pub targets: Vec<TargetSettings>,
     /// The receivers.
     pub receivers: Vec<ReceiverSettings>,
+    /// What the addresses of targets leave out.
+    pub surroundings: Surroundings,
 }
 
 /// The HTTP server.
@@ -84,12 +88,21 @@ pub struct TargetSettings {
     pub named_by_default: bool,
     /// A URL or key=value string for the Postgres driver, which may hold a password.
     pub postgres: Secret,
-    /// A file whose first line is the password, read at every login.
-    pub password_file: Option<PathBuf>,
+    /// Where its password is, if not in `postgres` or around it.
+    pub password: Option<PasswordFrom>,
     /// Said with every message.
     pub labels: BTreeMap<String, String>,
     /// Its rules: those for all targets with its own laid over them.
     pub rules: RuleSet,
+}
+
+/// A password that is looked up anew at every login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasswordFrom {
+    /// The first line of a file.
+    File(PathBuf),
+    /// The first line that a program prints: the program and its arguments. No shell sees them.
+    Command(Vec<Secret>),
 }
 
 /// One receiver.

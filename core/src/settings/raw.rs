@@ -12,7 +12,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Secret;
-use super::value::{Budget, Label, Name, Ratio, ReceiverType, Region, Table, Val, WebUrl};
+use super::value::{
+    Address, Argument, Budget, Label, Name, Ratio, ReceiverType, Region, Table, Val, WebUrl,
+};
 use crate::judge::Severity;
 use crate::judge::rule::RuleName;
 
@@ -50,8 +52,9 @@ pub(super) struct RawPoll {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTarget {
     pub(super) name: Option<Val<Name>>,
-    pub(super) postgres: Option<Val<Secret>>,
+    pub(super) postgres: Option<Val<Address>>,
     pub(super) password_file: Option<Val<PathBuf>>,
+    pub(super) password_command: Option<Vec<Val<Argument>>>,
     pub(super) labels: Option<BTreeMap<String, Val<Label>>>,
     pub(super) rules: Option<Table<RawRules>>,
 }
@@ -176,4 +179,5 @@ pub(super) struct RawPagerdutyDefaults {
 }
 
 /// Keys whose values are never shown, whatever is wrong with them.
-pub(super) const SECRET_KEYS: [&str; 4] = ["postgres", "url", "routing_key", "signing_secret"];
+pub(super) const SECRET_KEYS: [&str; 5] =
+    ["postgres", "password_command", "url", "routing_key", "signing_secret"];

@@ -214,6 +214,9 @@ impl Reader<'_> {
                 ("a list", "give the whole list as TOML: [{ … }, { … }]")
             }
             ("a sequence", "table") => ("a list", "write each header with double brackets: [[…]]"),
+            ("a sequence", "string") if key == Some("password_command") => {
+                ("a list", "no shell takes it apart: [\"program\", \"argument\", …]")
+            }
             ("a sequence", _) => ("a list", ""),
             ("a map", _) => ("a table", ""),
             other => (other.0, hint),

@@ -328,6 +328,39 @@ impl Value for Secret {
     }
 }
 
+/// Where a Postgres server is. Empty, all of it is left to the surroundings.
+#[derive(Clone, Debug)]
+pub(super) struct Address(pub(super) Secret);
+
+impl Value for Address {
+    const EXPECTED: &'static str = "text in quotes";
+
+    fn read(scalar: Scalar<'_>) -> Result<Self, Complaint> {
+        match scalar {
+            Scalar::Text(text) => Ok(Self(Secret::new(text))),
+            _ => Err(Complaint::default()),
+        }
+    }
+}
+
+/// One word of a command.
+#[derive(Clone, Debug)]
+pub(super) struct Argument(pub(super) Secret);
+
+impl Value for Argument {
+    const EXPECTED: &'static str = "text in quotes";
+
+    fn read(scalar: Scalar<'_>) -> Result<Self, Complaint> {
+        match scalar {
+            Scalar::Text(text) if text.contains('\0') => {
+                Err(Complaint::hint("it contains a NUL character"))
+            }
+            Scalar::Text(text) => Ok(Self(Secret::new(text))),
+            _ => Err(Complaint::default()),
+        }
+    }
+}
+
 /// An address of a web server, without anything secret in it.
 #[derive(Clone, Debug)]
 pub(super) struct WebUrl(pub(super) String);

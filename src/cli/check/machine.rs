@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use plimsoll_core::settings::Settings;
+use plimsoll_core::settings::{PasswordFrom, Settings};
 
 use super::finding::Finding;
 use crate::store::{Look, look};
@@ -19,7 +19,7 @@ pub(super) fn find(settings: &Settings) -> Vec<Finding> {
     let listen = Finding::ok("listen", format!("{} is an address", settings.server.listen));
     let mut findings = vec![state_dir(&folder.to_string(), &seen), listen];
     findings.extend(settings.targets.iter().filter_map(|target| {
-        let file = target.password_file.as_ref()?;
+        let Some(PasswordFrom::File(file)) = &target.password else { return None };
         read_by_others(&target.name, file)
     }));
     findings

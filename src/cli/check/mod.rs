@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures_util::stream::{self, StreamExt};
-use plimsoll_core::settings::{Mistake, PollSettings, Secret, Settings, TargetSettings};
+use plimsoll_core::settings::{Mistake, Secret, Settings, TargetSettings};
 
 use super::{Exit, environment, print, say, with_runtime};
 use crate::chain::chain;
@@ -153,7 +153,7 @@ fn mistake(mistake: &Mistake) -> Finding {
 async fn look(settings: &Settings, rest: Duration) -> Findings {
     let client = Client::from_environment();
     let targets = stream::iter(&settings.targets)
-        .map(|target| look_at_target(target, settings.poll, rest))
+        .map(|target| look_at_target(target, settings, rest))
         .buffered(AT_ONCE)
         .collect::<Vec<_>>();
     let receivers = stream::iter(&settings.receivers)
@@ -171,9 +171,9 @@ async fn look(settings: &Settings, rest: Duration) -> Findings {
     Findings::new(vec![counted], targets, receivers, machine::find(settings))
 }
 
-async fn look_at_target(target: &TargetSettings, poll: PollSettings, rest: Duration) -> Subject {
+async fn look_at_target(target: &TargetSettings, settings: &Settings, rest: Duration) -> Subject {
     let name = target.name.clone();
-    let source = match source_of(target, poll) {
+    let source = match source_of(target, settings) {
         Ok(source) => Arc::new(source),
         Err(error) => {
             let findings = vec![Finding::wrong("settings", chain(&error))];

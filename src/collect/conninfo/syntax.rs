@@ -5,7 +5,7 @@ use super::ConnInfoError;
 /// A parameter and its value.
 pub(super) type Pair = (String, String);
 
-/// Takes `[user[:password]@][host][:port][/dbname][?parameters]` apart.
+/// Takes `[user[:password]@][host][:port][,…][/dbname][?parameters]` apart.
 pub(super) fn url_pairs(rest: &str) -> Result<Vec<Pair>, ConnInfoError> {
     let (front, query) = rest.split_once('?').unwrap_or((rest, ""));
     if query.contains('@') || front.split_once('/').is_some_and(|(_, path)| path.contains('@')) {
@@ -17,12 +17,12 @@ pub(super) fn url_pairs(rest: &str) -> Result<Vec<Pair>, ConnInfoError> {
     let (authority, dbname) = front.split_once('/').unwrap_or((front, ""));
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let (host, port) = host_and_port(hosts)?;
+    let (host, port) = hosts_and_ports(hosts)?;
     let parts = [
         ("user", user),
         ("password", password),
-        ("host", host),
-        ("port", port),
+        ("host", &host),
+        ("port", &port),
         ("dbname", dbname),
     ];
     let mut pairs = Vec::new();
@@ -38,23 +38,28 @@ pub(super) fn url_pairs(rest: &str) -> Result<Vec<Pair>, ConnInfoError> {
     Ok(pairs)
 }
 
-fn host_and_port(hosts: &str) -> Result<(&str, &str), ConnInfoError> {
-    if hosts.contains(',') {
-        return Err(ConnInfoError::SeveralHosts);
-    }
-    if let Some(bracketed) = hosts.strip_prefix('[') {
+/// The lists of hosts and of ports; ports are left out if no host has one.
+fn hosts_and_ports(hosts: &str) -> Result<(String, String), ConnInfoError> {
+    let each = hosts.split(',').map(host_and_port).collect::<Result<Vec<_>, _>>()?;
+    let (hosts, ports): (Vec<_>, Vec<_>) = each.into_iter().unzip();
+    let has_ports = ports.iter().any(|port| !port.is_empty());
+    Ok((hosts.join(","), if has_ports { ports.join(",") } else { String::new() }))
+}
+
+fn host_and_port(host: &str) -> Result<(&str, &str), ConnInfoError> {
+    if let Some(bracketed) = host.strip_prefix('[') {
         let (host, after) = bracketed
             .split_once(']')
             .ok_or(ConnInfoError::Url("an IPv6 address has no closing ']'"))?;
         let port = after.strip_prefix(':').unwrap_or(after);
         return Ok((host, port));
     }
-    match hosts.split_once(':') {
+    match host.split_once(':') {
         Some((_, port)) if port.contains(':') => {
             Err(ConnInfoError::Url("an IPv6 address stands in '[' and ']'"))
         }
         Some(both) => Ok(both),
-        None => Ok((hosts, "")),
+        None => Ok((host, "")),
     }
 }
 

@@ -5,18 +5,18 @@
 
 use std::error::Error as _;
 use std::io;
-use std::path::PathBuf;
 
 use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 use tokio_postgres::error::DbError;
 
-use crate::collect::tls::TlsError;
+use super::password::PasswordError;
+use crate::collect::tls::{self, TlsError};
 
 /// Why a login failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoginError {
-    #[error("reading the password from {}: {source}", path.display())]
-    Password { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Password(#[from] PasswordError),
     #[error("{0}")]
     Tls(#[from] TlsError),
     #[error("resolving {host}: {source}")]
@@ -25,36 +25,113 @@ pub(super) enum LoginError {
     Connect { address: String, source: io::Error },
     #[error("connecting to {address}: no answer in {seconds} s")]
     NoAnswer { address: String, seconds: f64 },
-    #[error("logging in at {address}: {}", chain(.source))]
-    Login { address: String, source: tokio_postgres::Error },
+    /// The server has not closed what we are done with.
+    #[error("connecting to {address}: two connections of ours are still open there")]
+    NoRoom { address: String },
+    #[error("logging in at {address}: {said}")]
+    Login { address: String, said: String, source: tokio_postgres::Error },
+    /// One of several hosts accepted us and said no more; the next had its turn.
+    #[error("logging in at {address}: no answer in {seconds} s")]
+    Silent { address: String, seconds: f64 },
+    /// It is not the kind of server that `target_session_attrs` asks for.
+    #[error("{address} is {found}, which target_session_attrs does not ask for")]
+    OtherKind { address: String, found: &'static str },
+    /// One after another.
+    #[error("{}", joined(.0))]
+    Several(Vec<LoginError>),
+}
+
+fn joined(errors: &[LoginError]) -> String {
+    let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}
+
+/// What the attempts at several hosts, or in several ways, failed of.
+pub(super) fn all_failed(mut errors: Vec<LoginError>) -> LoginError {
+    if errors.len() == 1 { errors.remove(0) } else { LoginError::Several(errors) }
 }
 
 impl LoginError {
     /// What the judge is told of it.
     pub(super) fn failure(&self) -> Failure {
-        let kind = match self {
-            Self::Password { .. } | Self::Tls(_) => FailureKind::NotAllowed,
-            Self::Resolve { .. } | Self::NoAnswer { .. } => FailureKind::Unreachable,
-            Self::Connect { source, .. } => kind_of_connect(source),
-            Self::Login { source, .. } => kind_of_login(source),
-        };
-        let sqlstate = match self {
+        let sqlstate = match self.most_telling() {
             Self::Login { source, .. } => source.code().map(|code| code.code().to_owned()),
             _ => None,
         };
-        Failure { kind, text: cut(&self.to_string()), sqlstate }
+        Failure { kind: self.most_telling().kind(), text: cut(&self.to_string()), sqlstate }
+    }
+
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Password(_) | Self::Tls(_) => FailureKind::NotAllowed,
+            Self::Resolve { .. } | Self::NoAnswer { .. } | Self::OtherKind { .. } => {
+                FailureKind::Unreachable
+            }
+            Self::NoRoom { .. } | Self::Silent { .. } => FailureKind::TooSlow,
+            Self::Connect { source, .. } => kind_of_connect(source),
+            Self::Login { source, .. } => kind_of_login(source),
+            // There is one at least, and `each` gives none of these.
+            Self::Several(_) => FailureKind::Unreachable,
+        }
+    }
+
+    /// The one among several that says most: an answer of a server before no way to it. That a
+    /// server is of another kind is no fault of it.
+    fn most_telling(&self) -> &Self {
+        let rank = |error: &&Self| match error.kind() {
+            _ if matches!(error, Self::OtherKind { .. }) => 9,
+            FailureKind::Refused(_) => 0,
+            FailureKind::NotAllowed => 1,
+            FailureKind::Failing => 2,
+            FailureKind::Starting => 3,
+            FailureKind::Unsupported => 4,
+            FailureKind::Blocked => 5,
+            FailureKind::TooSlow => 6,
+            FailureKind::Stopped => 7,
+            FailureKind::Unreachable | FailureKind::Broken => 8,
+        };
+        self.each().into_iter().min_by_key(rank).unwrap_or(self)
+    }
+
+    /// The single ones, in the order in which they came.
+    fn each(&self) -> Vec<&Self> {
+        match self {
+            Self::Several(errors) => errors.iter().flat_map(Self::each).collect(),
+            one => vec![one],
+        }
     }
 
     /// Whether the connection was closed without a word: after a long silence this is how a server
     /// whose `authentication_timeout` is over gives a login up (measured on 15).
     pub(super) fn is_silent_close(&self) -> bool {
-        let Self::Login { source, .. } = self else { return false };
+        let Some(Self::Login { source, .. }) = self.each().pop() else { return false };
         source.as_db_error().is_none() && kind_of_login(source) == FailureKind::Stopped
     }
 
     /// Whether the server itself answered, so that no refusal among such answers means none.
     pub(super) fn is_answer(&self) -> bool {
-        matches!(self, Self::Login { source, .. } if source.as_db_error().is_some())
+        self.each().iter().any(|error| error.db_code().is_some())
+    }
+
+    /// Whether no other host is tried after this one: the server has decided. One that takes no
+    /// logins at all just now (57P03) has decided nothing (libpq does the same).
+    pub(super) fn is_decided(&self) -> bool {
+        self.each().iter().any(|error| error.db_code().is_some_and(|code| code != "57P03"))
+    }
+
+    /// Whether `pg_hba.conf`, or what it asks for, may let us in with TLS or without.
+    pub(super) fn is_of_hba(&self) -> bool {
+        self.db_code() == Some("28000")
+    }
+
+    /// Whether the handshake of TLS failed, so that nothing was said yet.
+    pub(super) fn is_of_handshake(&self) -> bool {
+        matches!(self, Self::Login { source, .. } if is_tls(source))
+    }
+
+    fn db_code(&self) -> Option<&str> {
+        let Self::Login { source, .. } = self else { return None };
+        source.as_db_error().map(|db| db.code().code())
     }
 }
 
@@ -110,7 +187,10 @@ fn kind_of_login(error: &tokio_postgres::Error) -> FailureKind {
         ) => FailureKind::Stopped,
         Some(io::ErrorKind::TimedOut) => FailureKind::Unreachable,
         // TLS: the certificate, or none offered. And a password that was asked for and not given.
-        Some(io::ErrorKind::InvalidData) if is_tls(error) => FailureKind::NotAllowed,
+        _ if tls::is_tls(error) => FailureKind::NotAllowed,
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) if is_tls(error) => {
+            FailureKind::NotAllowed
+        }
         None if is_ours(error) => FailureKind::NotAllowed,
         // It speaks, and what it says makes no sense here.
         _ => FailureKind::Unsupported,

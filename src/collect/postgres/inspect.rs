@@ -24,7 +24,7 @@ use super::socket::Ledger;
 use super::text::Text;
 use super::{GOODBYE_AT_MOST, SourceSettings, failure};
 use crate::clock;
-use crate::collect::conninfo::{Place, TlsMode};
+use crate::collect::conninfo::{Place, SslMode};
 
 /// Who we are there, and what that may do.
 const ROLE: &str = "
@@ -320,17 +320,20 @@ async fn look(
     let seen = Seen::read(&client, rest).await.map_err(said)?;
     // Last, since the session takes the client: the daemon's own poll, and what it makes of it.
     let slots = slots(Session::new(0, client, key_pid, &first.version)).await;
-    let has_address = seen.address.is_some();
-    let link = match &settings.conninfo.place {
-        Place::Socket(_) => Link::Socket,
-        _ if !has_address => Link::Socket,
-        Place::Tcp { host, .. } => {
-            let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-            let local = is_loopback(host) || seen.address.as_deref().is_some_and(is_loopback);
-            if local { Link::Loopback } else { Link::Network }
-        }
+    let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    // Which of several hosts answered is not known: all of them must be this machine's.
+    let mut hosts = settings.conninfo.hosts.iter();
+    let is_here = hosts.all(|host| match &host.place {
+        Place::Tcp { host, .. } => is_loopback(host),
+        Place::Socket(_) => true,
+    });
+    let link = match seen.address.as_deref() {
+        None => Link::Socket,
+        Some(address) if is_here || is_loopback(address) => Link::Loopback,
+        Some(_) => Link::Network,
     };
-    let is_certificate_checked = matches!(settings.conninfo.tls, TlsMode::VerifyFull { .. });
+    let mode = settings.conninfo.tls.mode;
+    let is_certificate_checked = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
     Ok(Inspection {
         version_num: first.version_num,
         version: first.version,

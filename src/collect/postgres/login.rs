@@ -2,9 +2,9 @@
 //!
 //! The way to the server has a deadline of its own; the login itself has none here, because a
 //! backend that is stuck in it holds a slot for as long as it is. The source decides how long it
-//! waits, and keeps the login until the server has decided it.
+//! waits, and keeps the login until the server has decided it. Only where another host can be tried
+//! instead is a silent one left; what it holds of ours is counted.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,30 +13,34 @@ use std::time::Duration;
 use std::{future, io};
 
 use futures_util::future::BoxFuture;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::config::{self, SslMode, SslNegotiation};
 use tokio_postgres::tls::{self, MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::SourceSettings;
-use super::failure::LoginError;
+use super::failure::{LoginError, all_failed, chain};
+use super::open::open;
+use super::password::Password;
 use super::socket::{Ledger, Socket};
 use super::wary::Wary;
-use crate::collect::conninfo::{ConnInfo, Place, TlsMode};
-use crate::collect::tls::connector as tls_connector;
+use crate::collect::conninfo::{self, ChannelBinding, ConnInfo, Host, Place, Wanted};
+use crate::collect::tls::{Tls, about, prepare};
 
 /// What our sessions are called in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "plimsoll";
-
-/// So many addresses of a host name are tried.
-const MAX_ADDRESSES: usize = 8;
 
 /// A lock on a catalog is not waited for longer than this: the next tick tries again, and nobody
 /// queues behind us meanwhile.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A password file that is larger is not one.
-const MAX_PASSWORD_BYTES: usize = 4096;
+/// How long a session that is not wanted gets to say goodbye.
+const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
+
+/// Says what a server is, with the settings of its own, and puts ours in place.
+const KIND: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'); \
+                    SET default_transaction_read_only = on";
 
 /// A login that succeeded.
 pub(super) struct Login {
@@ -49,83 +53,316 @@ pub(super) struct Login {
     pub(super) drive: BoxFuture<'static, Result<(), tokio_postgres::Error>>,
 }
 
-/// Logs in. `reached` becomes true once something at the address has accepted the connection.
+/// Logs in, at the first host that is what was asked for. `reached` becomes true once something at
+/// an address has accepted the connection.
 pub(super) async fn login(
     settings: Arc<SourceSettings>,
     ledger: Ledger,
     reached: Arc<AtomicBool>,
 ) -> Result<Login, LoginError> {
     let info = &settings.conninfo;
-    let config = config(&settings, password(&settings).await?);
-    let tls = connector(&info.tls).await?;
-    let socket = open(info, settings.timeout, &ledger).await?;
-    reached.store(true, Ordering::Relaxed);
-    let let_in = socket.let_in();
-    let failed = |source| LoginError::Login { address: info.address(), source };
-    let version = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let (client, version, drive): (_, _, BoxFuture<'static, _>) = if let Some(mut tls) = tls {
-        let host = match &info.place {
-            Place::Tcp { host, .. } => host.as_str(),
-            Place::Socket(_) => "",
+    let attempt = Attempt {
+        password: Password::of(&settings).await?,
+        tls: tls(info).await?,
+        user: info.user.clone().or_else(|| whoami::username().ok()).unwrap_or_default(),
+        settings: &settings,
+        ledger,
+        reached,
+    };
+    let mut hosts: Vec<&Host> = info.hosts.iter().collect();
+    if info.at_random {
+        fastrand::shuffle(&mut hosts);
+    }
+    let mut failures = Vec::new();
+    if info.wanted == Wanted::PreferStandby && hosts.len() > 1 {
+        if let Some(login) = attempt.at_each(&hosts, Wanted::Standby, false, &mut failures).await {
+            return Ok(login);
+        }
+        let is_other = |failure: &LoginError| matches!(failure, LoginError::OtherKind { .. });
+        let is_decided = failures.last().is_some_and(LoginError::is_decided);
+        if is_decided || !failures.iter().any(is_other) {
+            return Err(all_failed(failures));
+        }
+        // One of another kind is there after all.
+        failures.clear();
+    }
+    let login = attempt.at_each(&hosts, info.wanted, true, &mut failures).await;
+    login.ok_or_else(|| all_failed(failures))
+}
+
+/// All that a login needs, wherever it leads to.
+struct Attempt<'a> {
+    settings: &'a SourceSettings,
+    password: Password,
+    tls: Option<Tls>,
+    /// For `.pgpass`.
+    user: String,
+    ledger: Ledger,
+    reached: Arc<AtomicBool>,
+}
+
+/// With TLS or without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    /// Plain if the server has none.
+    TlsIfOffered,
+    Tls,
+}
+
+impl Attempt<'_> {
+    /// One host after another; none if all fail, or one has decided.
+    async fn at_each(
+        &self,
+        hosts: &[&Host],
+        wanted: Wanted,
+        is_last_pass: bool,
+        failures: &mut Vec<LoginError>,
+    ) -> Option<Login> {
+        let share = self.settings.timeout / u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
+        for (index, host) in hosts.iter().enumerate() {
+            let attempt = self.at(host, share, wanted);
+            // The last one is waited for until the server decides: see the source.
+            let is_last = is_last_pass && index + 1 == hosts.len();
+            let attempted = if is_last {
+                attempt.await
+            } else {
+                tokio::time::timeout(share, attempt).await.unwrap_or_else(|_| {
+                    let (address, seconds) = (host.address(), share.as_secs_f64());
+                    Err(LoginError::Silent { address, seconds })
+                })
+            };
+            match attempted {
+                Ok(login) => return Some(login),
+                Err(error) => failures.push(error),
+            }
+            if failures.last().is_some_and(LoginError::is_decided) {
+                break;
+            }
+        }
+        None
+    }
+
+    /// At one host, in the ways that `sslmode` allows, on one socket after another.
+    async fn at(&self, host: &Host, share: Duration, wanted: Wanted) -> Result<Login, LoginError> {
+        let mut failures: Vec<LoginError> = Vec::new();
+        for way in self.ways(host) {
+            let handshook = AtomicBool::new(false);
+            match self.once(host, *way, share, &handshook).await {
+                Ok(login) => return self.only_if(host, login, wanted).await,
+                Err(error) => {
+                    let with_tls = handshook.load(Ordering::Relaxed);
+                    let other_way_may_do = match way {
+                        Way::Plain => error.is_of_hba(),
+                        Way::TlsIfOffered => {
+                            with_tls && (error.is_of_hba() || error.is_of_handshake())
+                        }
+                        Way::Tls => false,
+                    };
+                    failures.push(error);
+                    if !other_way_may_do {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(all_failed(failures))
+    }
+
+    /// Postgres has no TLS on a Unix socket, and libpq ignores sslmode there.
+    fn ways(&self, host: &Host) -> &'static [Way] {
+        if matches!(host.place, Place::Socket(_)) {
+            return &[Way::Plain];
+        }
+        match self.settings.conninfo.tls.mode {
+            conninfo::SslMode::Disable => &[Way::Plain],
+            conninfo::SslMode::Allow => &[Way::Plain, Way::Tls],
+            conninfo::SslMode::Prefer => &[Way::TlsIfOffered, Way::Plain],
+            conninfo::SslMode::Require
+            | conninfo::SslMode::VerifyCa
+            | conninfo::SslMode::VerifyFull => &[Way::Tls],
+        }
+    }
+
+    async fn once(
+        &self,
+        host: &Host,
+        way: Way,
+        share: Duration,
+        handshook: &AtomicBool,
+    ) -> Result<Login, LoginError> {
+        let config = self.config(host, way);
+        let socket = open(host, share, &self.ledger.at(host.address())).await?;
+        self.reached.store(true, Ordering::Relaxed);
+        let let_in = socket.let_in();
+        let tls = self.tls.as_ref().filter(|_| way != Way::Plain);
+        let failed = |source| self.failed(host, tls, source);
+        let version = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let (client, version, drive): (_, _, BoxFuture<'static, _>) = if let Some(tls) = tls {
+            let connect = MakeTlsConnect::<Socket>::make_tls_connect(
+                &mut tls.make.clone(),
+                server_name(host, tls.any_name),
+            );
+            let connect = connect.expect("making a rustls connector cannot fail");
+            let noted = Wary(Noted { connect, begun: handshook });
+            let (client, connection) = config.connect_raw(socket, noted).await.map_err(failed)?;
+            (client, version(connection.parameter("server_version")), Box::pin(connection))
+        } else {
+            let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(failed)?;
+            (client, version(connection.parameter("server_version")), Box::pin(connection))
         };
-        let tls = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, host)
-            .expect("making a rustls connector cannot fail");
-        let (client, connection) = config.connect_raw(socket, Wary(tls)).await.map_err(failed)?;
-        (client, version(connection.parameter("server_version")), Box::pin(connection))
-    } else {
-        let connected = config.connect_raw(socket, tokio_postgres::NoTls).await;
-        let (client, connection) = connected.map_err(failed)?;
-        (client, version(connection.parameter("server_version")), Box::pin(connection))
-    };
-    let_in.store(true, Ordering::Relaxed);
-    let key_pid = key_pid(&client).await;
-    Ok(Login { client, key_pid, version, drive })
-}
+        let_in.store(true, Ordering::Relaxed);
+        let key_pid = key_pid(&client).await;
+        Ok(Login { client, key_pid, version, drive })
+    }
 
-async fn password(settings: &SourceSettings) -> Result<Option<Vec<u8>>, LoginError> {
-    let Some(path) = &settings.password_file else {
-        let given = settings.conninfo.password.as_ref();
-        return Ok(given.map(|password| password.expose().as_bytes().to_vec()));
-    };
-    let wrong = |source| LoginError::Password { path: path.clone(), source };
-    let mut text = Vec::new();
-    let file = tokio::fs::File::open(path).await.map_err(wrong)?;
-    file.take(MAX_PASSWORD_BYTES as u64).read_to_end(&mut text).await.map_err(wrong)?;
-    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        return Err(wrong(io::Error::new(io::ErrorKind::InvalidData, "its first line is empty")));
-    }
-    Ok(Some(line.to_vec()))
-}
-
-fn config(settings: &SourceSettings, password: Option<Vec<u8>>) -> Config {
-    let info = &settings.conninfo;
-    let mut config = Config::new();
-    if let Some(user) = &info.user {
-        config.user(user.as_str());
-    }
-    if let Some(password) = password {
-        config.password(password);
-    }
-    config
-        .dbname(info.dbname.as_str())
-        .application_name(APPLICATION_NAME)
-        .options(options(info.options.as_deref(), settings.statement_timeout()))
-        .ssl_mode(match info.tls {
-            TlsMode::Disable => SslMode::Disable,
-            TlsMode::Prefer => SslMode::Prefer,
-            TlsMode::Require | TlsMode::VerifyFull { .. } => SslMode::Require,
+    /// The login, if the server is of the kind that is wanted; else it is left politely.
+    async fn only_if(
+        &self,
+        host: &Host,
+        mut login: Login,
+        wanted: Wanted,
+    ) -> Result<Login, LoginError> {
+        if wanted == Wanted::Any {
+            return Ok(login);
+        }
+        let asked = tokio::select! {
+            biased;
+            answer = login.client.simple_query(KIND) => answer,
+            ended = &mut login.drive => {
+                let Err(error) = ended else {
+                    let source = io::ErrorKind::ConnectionReset.into();
+                    return Err(LoginError::Connect { address: host.address(), source });
+                };
+                Err(error)
+            }
+        };
+        let answer = asked.map_err(|source| self.failed(host, None, source))?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((row.get(0) == Some("t"), row.get(1))),
+            _ => None,
         });
-    if info.channel_binding_required {
-        config.channel_binding(ChannelBinding::Require);
+        let (is_standby, read_only) = row.unwrap_or((false, None));
+        let writes = !is_standby && read_only == Some("off");
+        let is_wanted = match wanted {
+            Wanted::Any | Wanted::PreferStandby => true,
+            Wanted::ReadWrite => writes,
+            Wanted::ReadOnly => !writes,
+            Wanted::Primary => !is_standby,
+            Wanted::Standby => is_standby,
+        };
+        if is_wanted {
+            return Ok(login);
+        }
+        let Login { client, drive, .. } = login;
+        drop(client);
+        drop(tokio::time::timeout(GOODBYE_AT_MOST, drive).await);
+        let found = match (is_standby, writes) {
+            (true, _) => "a standby",
+            (false, true) => "a primary",
+            (false, false) => "a primary that is read-only",
+        };
+        Err(LoginError::OtherKind { address: host.address(), found })
     }
-    config
+
+    /// What the driver says, in words that help.
+    fn failed(&self, host: &Host, tls: Option<&Tls>, source: tokio_postgres::Error) -> LoginError {
+        let mut said = chain(&source);
+        let name = server_name(host, false);
+        let of_tls = tls.and_then(|tls| about(&source, name, &tls.authorities));
+        if let Some(sentence) = of_tls {
+            said = sentence;
+        } else if said.contains("password missing") {
+            said = format!("the server asks for a password; {}", self.password.why_none());
+        } else if said.contains("channel binding") {
+            said.push_str(
+                "; channel_binding=require needs TLS, a password stored as SCRAM, and a \
+                 certificate that is signed with a hash (RSA or ECDSA, not ed25519)",
+            );
+        } else if self.settings.conninfo.tls.direct && source.as_db_error().is_none() {
+            said.push_str("; sslnegotiation=direct needs PostgreSQL 17");
+        }
+        LoginError::Login { address: host.address(), said, source }
+    }
+
+    fn config(&self, host: &Host, way: Way) -> Config {
+        let info = &self.settings.conninfo;
+        let mut config = Config::new();
+        if let Some(user) = &info.user {
+            config.user(user.as_str());
+        }
+        if let Some(password) = self.password.at(host, info, &self.user) {
+            config.password(password);
+        }
+        // Else the server's own setting could not be seen; it is set as soon as it was.
+        let read_only = !matches!(info.wanted, Wanted::ReadWrite | Wanted::ReadOnly);
+        let timeout = self.settings.statement_timeout();
+        config
+            .dbname(info.dbname.as_str())
+            .application_name(APPLICATION_NAME)
+            .options(options(info.options.as_deref(), timeout, read_only))
+            .channel_binding(match info.channel_binding {
+                ChannelBinding::Disable => config::ChannelBinding::Disable,
+                ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+                ChannelBinding::Require => config::ChannelBinding::Require,
+            })
+            .ssl_mode(match way {
+                Way::Plain => SslMode::Disable,
+                Way::TlsIfOffered => SslMode::Prefer,
+                Way::Tls => SslMode::Require,
+            });
+        if info.tls.direct && way == Way::Tls {
+            config.ssl_negotiation(SslNegotiation::Direct);
+        }
+        config
+    }
+}
+
+/// The name that the server's certificate is for, and that it is told in the handshake. Where
+/// nobody looks at it, one that cannot be a server's name does not stand in the way.
+fn server_name(host: &Host, any_name: bool) -> &str {
+    match &host.place {
+        Place::Tcp { host, .. } if any_name && ServerName::try_from(host.as_str()).is_err() => {
+            "0.0.0.0"
+        }
+        Place::Tcp { host, .. } => host,
+        Place::Socket(_) => "localhost",
+    }
+}
+
+/// TLS, if any of the hosts may be asked for it. Certificates are read from disk, away from the
+/// other tasks.
+async fn tls(info: &ConnInfo) -> Result<Option<Tls>, LoginError> {
+    if info.hosts.iter().all(|host| matches!(host.place, Place::Socket(_))) {
+        return Ok(None);
+    }
+    let settings = info.tls.clone();
+    match tokio::task::spawn_blocking(move || prepare(&settings)).await {
+        Ok(prepared) => Ok(prepared?),
+        Err(join) => std::panic::resume_unwind(join.into_panic()),
+    }
+}
+
+/// Notes that the server has agreed to TLS.
+struct Noted<'a, C> {
+    connect: C,
+    begun: &'a AtomicBool,
+}
+
+impl<S, C: TlsConnect<S>> TlsConnect<S> for Noted<'_, C> {
+    type Stream = C::Stream;
+    type Error = C::Error;
+    type Future = C::Future;
+
+    fn connect(self, stream: S) -> Self::Future {
+        self.begun.store(true, Ordering::Relaxed);
+        self.connect.connect(stream)
+    }
 }
 
 /// What every session of ours has from its first statement on, stronger than what is set for the
 /// role or the database. Our own comes last and wins.
-fn options(theirs: Option<&str>, statement_timeout: Duration) -> String {
+fn options(theirs: Option<&str>, statement_timeout: Duration, read_only: bool) -> String {
     let ours = [
         ("statement_timeout", statement_timeout.as_millis().to_string()),
         ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
@@ -137,7 +374,6 @@ fn options(theirs: Option<&str>, statement_timeout: Duration) -> String {
         ("jit", "off".to_owned()),
         // Planning again would look into catalogs that may be locked.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
-        ("default_transaction_read_only", "on".to_owned()),
         // When we die without a word, our slot is given back in 25 s.
         ("tcp_keepalives_idle", "10".to_owned()),
         ("tcp_keepalives_interval", "5".to_owned()),
@@ -145,74 +381,10 @@ fn options(theirs: Option<&str>, statement_timeout: Duration) -> String {
         ("tcp_user_timeout", "25000".to_owned()),
     ];
     let ours = ours.map(|(name, value)| format!("-c {name}={value}"));
-    let all: Vec<&str> = theirs.into_iter().chain(ours.iter().map(String::as_str)).collect();
+    let read_only = read_only.then_some("-c default_transaction_read_only=on");
+    let ours = ours.iter().map(String::as_str).chain(read_only);
+    let all: Vec<&str> = theirs.into_iter().chain(ours).collect();
     all.join(" ")
-}
-
-/// None where no TLS is wanted. Certificates are read from disk, away from the other tasks.
-async fn connector(
-    mode: &TlsMode,
-) -> Result<Option<tokio_postgres_rustls::MakeRustlsConnect>, LoginError> {
-    if *mode == TlsMode::Disable {
-        return Ok(None);
-    }
-    let mode = mode.clone();
-    match tokio::task::spawn_blocking(move || tls_connector(&mode)).await {
-        Ok(connector) => Ok(Some(connector?)),
-        Err(join) => std::panic::resume_unwind(join.into_panic()),
-    }
-}
-
-async fn open(info: &ConnInfo, timeout: Duration, ledger: &Ledger) -> Result<Socket, LoginError> {
-    match &info.place {
-        Place::Socket(folder) => {
-            let path = info.socket_path(folder);
-            let connecting = Socket::unix(&path, ledger);
-            in_time(connecting, timeout, &path.display().to_string()).await
-        }
-        Place::Tcp { host, address } => {
-            let addresses = match address {
-                Some(address) => vec![SocketAddr::new(*address, info.port)],
-                None => resolve(host, info.port, timeout).await?,
-            };
-            // Each has its share of the time: the first may be one that swallows everything.
-            let share = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-            let mut last = None;
-            for address in addresses {
-                let connecting = Socket::tcp(address, ledger);
-                match in_time(connecting, share, &address.to_string()).await {
-                    Ok(socket) => return Ok(socket),
-                    Err(error) => last = Some(error),
-                }
-            }
-            Err(last.unwrap_or_else(|| unresolved(host, "it has no address")))
-        }
-    }
-}
-
-async fn resolve(host: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, LoginError> {
-    match tokio::time::timeout(timeout, tokio::net::lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.take(MAX_ADDRESSES).collect()),
-        Ok(Err(source)) => Err(LoginError::Resolve { host: host.to_owned(), source }),
-        Err(_) => Err(unresolved(host, "no answer in time")),
-    }
-}
-
-fn unresolved(host: &str, why: &str) -> LoginError {
-    LoginError::Resolve { host: host.to_owned(), source: io::Error::other(why) }
-}
-
-async fn in_time(
-    connecting: impl Future<Output = io::Result<Socket>>,
-    timeout: Duration,
-    address: &str,
-) -> Result<Socket, LoginError> {
-    let address = address.to_owned();
-    match tokio::time::timeout(timeout, connecting).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(source)) => Err(LoginError::Connect { address, source }),
-        Err(_) => Err(LoginError::NoAnswer { address, seconds: timeout.as_secs_f64() }),
-    }
 }
 
 /// The process id that came with the backend's key. The driver keeps it to itself but for a cancel

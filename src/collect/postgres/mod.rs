@@ -17,14 +17,15 @@ pub mod inspect;
 mod login;
 mod names;
 mod observe;
+mod open;
 mod pace;
+mod password;
 mod poll;
 mod session;
 mod socket;
 mod text;
 mod wary;
 
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_core::reading::postgres::{Cost, Observation};
 use plimsoll_core::reading::{Failure, FailureKind, RefusedLogin};
+use plimsoll_core::settings::PasswordFrom;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
@@ -66,8 +68,8 @@ const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
 pub struct SourceSettings {
     /// Where the server is, and who we are there.
     pub conninfo: ConnInfo,
-    /// A file whose first line is the password, read at every login.
-    pub password_file: Option<PathBuf>,
+    /// Where the password is looked up at every login, if not in `conninfo` or around it.
+    pub password: Option<PasswordFrom>,
     /// The tick.
     pub interval: Duration,
     /// After so long without an answer a poll or a login has failed.
@@ -80,7 +82,7 @@ impl SourceSettings {
     /// Whether a connection under these settings can go on under others.
     fn keeps_connection_under(&self, other: &Self) -> bool {
         let same_login = self.conninfo == other.conninfo;
-        same_login && self.password_file == other.password_file && self.timeout == other.timeout
+        same_login && self.password == other.password && self.timeout == other.timeout
     }
 
     /// Somewhat less than our own patience: the server's word that it was too slow brings the
@@ -273,7 +275,9 @@ impl Source {
     }
 
     fn begin_login(&mut self, now: Instant) {
-        if self.ledger.open(now) >= MAX_SOCKETS {
+        // With several hosts, the login passes over one at which there is no room.
+        let mut hosts = self.settings.conninfo.hosts.iter();
+        if hosts.all(|host| self.ledger.at(host.address()).open(now) >= MAX_SOCKETS) {
             self.login_not_before = now + LOGINS_APART;
             return;
         }

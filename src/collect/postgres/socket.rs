@@ -1,9 +1,10 @@
 //! The sockets to one server, counted until the server has closed them.
 //!
 //! A backend that is stuck (behind a lock on a catalog, or stopped) holds its slot however often
-//! its client walks away. So a socket that we are done with is only half closed and watched: as
+//! its client walks away. A target of several hosts has a count for each. So a socket that we are done with is only half closed and watched: as
 //! long as the server has not closed its side, there is a backend of ours behind it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
@@ -45,9 +46,13 @@ const KEEPALIVE_COUNT: u32 = 3;
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT_MILLIS: u32 = 25_000;
 
-/// All sockets that one source has to its server.
+/// All sockets that one source has to its server, or to one of several.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ledger(Arc<Mutex<Entries>>);
+pub(super) struct Ledger {
+    /// By the address of the server.
+    books: Arc<Mutex<BTreeMap<String, Entries>>>,
+    server: String,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -56,17 +61,26 @@ struct Entries {
 }
 
 impl Ledger {
-    /// How many sockets the server has not closed: at least as many as there are backends of ours.
-    pub(super) fn open(&self, now: Instant) -> usize {
-        let mut entries = self.entries();
-        entries.lingering.retain(|(wire, since)| {
-            !wire.is_closed_by_peer() && now.saturating_duration_since(*since) < LINGER_AT_MOST
-        });
-        entries.in_use + entries.lingering.len()
+    /// The same ledger, open at this server's page.
+    pub(super) fn at(&self, server: String) -> Self {
+        Self { books: Arc::clone(&self.books), server }
     }
 
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many sockets the server has not closed: at least as many as there are backends of ours.
+    pub(super) fn open(&self, now: Instant) -> usize {
+        let mut books = self.books();
+        // Of all servers: an address that settings do not name any more is never asked for.
+        books.retain(|_, entries| {
+            entries.lingering.retain(|(wire, since)| {
+                !wire.is_closed_by_peer() && now.saturating_duration_since(*since) < LINGER_AT_MOST
+            });
+            entries.in_use > 0 || !entries.lingering.is_empty()
+        });
+        books.get(&self.server).map_or(0, |entries| entries.in_use + entries.lingering.len())
+    }
+
+    fn books(&self) -> MutexGuard<'_, BTreeMap<String, Entries>> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,7 +120,7 @@ impl Socket {
     }
 
     fn new(wire: Wire, ledger: &Ledger) -> Self {
-        ledger.entries().in_use += 1;
+        ledger.books().entry(ledger.server.clone()).or_default().in_use += 1;
         Self { wire, ledger: ledger.clone(), heard: 0, let_in: Arc::default() }
     }
 
@@ -132,7 +146,8 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let wire = mem::replace(&mut self.wire, Wire::Gone);
         let lingers = wire.say_goodbye() && !wire.is_closed_by_peer();
-        let mut entries = self.ledger.entries();
+        let mut books = self.ledger.books();
+        let entries = books.entry(self.ledger.server.clone()).or_default();
         entries.in_use = entries.in_use.saturating_sub(1);
         if lingers {
             entries.lingering.push((wire, clock::monotonic()));

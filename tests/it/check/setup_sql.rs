@@ -216,7 +216,7 @@ fn logged(server: &Server, role: &str) -> usize {
 async fn read(server: &Server, role: &str, readings: u32) {
     let settings = SourceSettings {
         conninfo: ConnInfo::parse(&Secret::new(server.url(role, "postgres"))).unwrap(),
-        password_file: None,
+        password: None,
         interval: Duration::from_millis(100),
         timeout: Duration::from_secs(5),
         budget: 1.0,

@@ -10,6 +10,7 @@ mod limits;
 mod line;
 mod reload;
 mod secrets;
+mod surroundings;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

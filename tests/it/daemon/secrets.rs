@@ -1,6 +1,8 @@
 //! A secret cannot be printed: canaries in every place that takes one, every failure provoked, and
 //! everything searched that leaves the program.
 
+use std::os::unix::fs::PermissionsExt;
+
 use plimsoll::drill::receiver::{Behaviour, Receiver};
 
 use super::*;
@@ -8,6 +10,15 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_canary_is_found_in_logs_metrics_api_store_or_messages() {
     let server = small_server().await;
+    // Whoever asks for `nobody` is asked for a password, and none of those below is the right one.
+    let superuser = server.superuser().await.unwrap();
+    superuser.batch_execute("CREATE ROLE nobody LOGIN PASSWORD 'another'").await.unwrap();
+    let hba = server.data_dir().join("pg_hba.conf");
+    let rules = std::fs::read_to_string(&hba).unwrap();
+    let rule = "host all nobody 127.0.0.1/32 scram-sha-256\n";
+    std::fs::write(hba, format!("{rule}{rules}")).unwrap();
+    crate::postgres::reload(&superuser).await;
+    superuser.close().await;
     let receiver = Receiver::start(Behaviour::status(200)).await.unwrap();
     // It says back what it was sent, as servers do when they refuse.
     let echo = Behaviour::with_body(400, "no hook at /canary-path?token=canary-query");
@@ -34,6 +45,23 @@ postgres = "postgresql://nobody:canary-password@127.0.0.1:{}/postgres"
 [[targets]]
 name = "nobody-there"
 postgres = "postgresql://nobody:canary-password@127.0.0.1:1/postgres"
+[[targets]]
+name = "wrong-command"
+postgres = "host=127.0.0.1 port={} user=nobody"
+password_command = ["/bin/sh", "-c", "echo canary-printed; echo not canary-printed >&2; exit 1"]
+[[targets]]
+name = "wrong-token"
+postgres = "host=127.0.0.1 port={} user=nobody"
+password_command = ["echo", "canary-printed"]
+[[targets]]
+name = "wrong-service"
+postgres = "service=s host=127.0.0.1 port={} user=nobody"
+[[targets]]
+name = "wrong-variable"
+postgres = "host=127.0.0.1 port={} user=nobody"
+[[targets]]
+name = "wrong-pgpass"
+postgres = "host=127.0.0.1 port={} user=nobody password=''"
 [[receivers]]
 name = "archive"
 type = "webhook"
@@ -55,6 +83,11 @@ base_url = "http://127.0.0.1:1"
 "#,
         server.url("plimsoll", "postgres").replace("plimsoll@", "plimsoll:canary-password@"),
         server.port(),
+        server.port(),
+        server.port(),
+        server.port(),
+        server.port(),
+        server.port(),
         receiver.url(),
         file("signing", signing),
         refusing.address(),
@@ -62,7 +95,11 @@ base_url = "http://127.0.0.1:1"
     );
     let home = Home::new(&settings);
     let mut command = home.command();
-    command.env("RUST_LOG", "trace");
+    command.env("RUST_LOG", "trace").env("HOME", files.path());
+    command.env("PGPASSWORD", "canary-variable");
+    file(".pg_service.conf", "[s]\npassword=canary-service\n");
+    let passfile = PathBuf::from(file(".pgpass", "*:*:*:*:canary-pgpass\n"));
+    std::fs::set_permissions(passfile, std::fs::Permissions::from_mode(0o600)).unwrap();
     let daemon = Daemon::start(command);
     daemon.until("a first reading", |t| t["severity"] == "ok").await;
     receiver.script([Behaviour::status(500)]);
@@ -80,6 +117,14 @@ base_url = "http://127.0.0.1:1"
     .await;
     drop(sessions);
     next(&receiver, "resolve").await;
+    for way in ["password", "command", "token", "service", "variable", "pgpass"] {
+        let path = format!("/api/v1/targets/wrong-{way}");
+        let expected = match way {
+            "command" => "it repeats what it printed",
+            _ => "password authentication failed",
+        };
+        until(&path, || daemon.get(&path).1.contains(expected).then_some(())).await;
+    }
 
     let mut seen = String::new();
     for path in [
@@ -91,6 +136,11 @@ base_url = "http://127.0.0.1:1"
         "/api/v1/targets/db",
         "/api/v1/targets/wrong-password",
         "/api/v1/targets/nobody-there",
+        "/api/v1/targets/wrong-command",
+        "/api/v1/targets/wrong-token",
+        "/api/v1/targets/wrong-service",
+        "/api/v1/targets/wrong-variable",
+        "/api/v1/targets/wrong-pgpass",
         "/api/v1/incidents",
     ] {
         seen.push_str(&daemon.get(path).1);
@@ -105,6 +155,10 @@ base_url = "http://127.0.0.1:1"
     assert!(seen.contains("wrong-password"), "what was searched is what was meant");
     for canary in [
         "canary-password",
+        "canary-printed",
+        "canary-service",
+        "canary-variable",
+        "canary-pgpass",
         "canary-token",
         "canary-query",
         "canary-path",

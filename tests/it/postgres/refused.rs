@@ -4,7 +4,7 @@ use plimsoll::collect::conninfo::ConnInfo;
 use plimsoll::collect::postgres::SourceSettings;
 use plimsoll::drill::server::Server;
 use plimsoll_core::reading::{FailureKind, Refusal};
-use plimsoll_core::settings::Secret;
+use plimsoll_core::settings::{PasswordFrom, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -33,7 +33,7 @@ async fn a_wrong_password_is_not_allowed_and_not_shown() {
     assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
     let watch = Watch::start(settings(&server.url(WATCHER, "postgres")));
     let failure = watch.failure(FailureKind::NotAllowed).await;
-    assert!(failure.text.contains("password missing"), "{failure:?}");
+    assert!(failure.text.contains("the server asks for a password"), "{failure:?}");
 }
 
 #[tokio::test]
@@ -43,8 +43,8 @@ async fn a_password_file_is_read_at_every_login() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     let conninfo = ConnInfo::parse(&Secret::new(server.url(WATCHER, "postgres"))).unwrap();
-    let password_file = Some(file.clone());
-    let start = SourceSettings { conninfo, password_file, ..settings("postgresql://db") };
+    let password = Some(PasswordFrom::File(file.clone()));
+    let start = SourceSettings { conninfo, password, ..settings("postgresql://db") };
     let watch = Watch::start(start);
     let failure = watch.failure(FailureKind::NotAllowed).await;
     assert!(failure.text.contains(file.to_str().unwrap()), "{failure:?}");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use plimsoll::drill::server::Server;
 use plimsoll_core::reading::FailureKind;
 
+use super::certificates::{outcome, reload};
 use super::{Watch, execute, server, settings, until_true};
 
 fn fixture(name: &str) -> PathBuf {
@@ -59,9 +60,13 @@ async fn each_sslmode_checks_what_it_promises() {
     let no_tls = if crate::major::major() < 14 { "SSL off" } else { "no encryption" };
     let refused = [
         ("localhost", "sslmode=disable".to_owned(), no_tls),
-        ("localhost", verify("other-ca.crt"), "UnknownIssuer"),
-        ("localhost", "sslmode=verify-full".to_owned(), "UnknownIssuer"),
-        ("no-such-host.invalid", verify("ca.crt"), "not valid for name"),
+        (
+            "localhost",
+            verify("other-ca.crt"),
+            "other-ca.crt; name the certificate of its authority",
+        ),
+        ("localhost", "sslmode=verify-full".to_owned(), "not of the authorities"),
+        ("no-such-host.invalid", verify("ca.crt"), "and not for no-such-host.invalid"),
         ("localhost", verify("missing.crt"), "missing.crt"),
         ("localhost", verify("server.key"), "holds no certificate"),
     ];
@@ -77,4 +82,88 @@ async fn a_server_without_tls_is_not_talked_to_where_tls_is_required() {
     let url = format!("{}?sslmode=require", server.url("watcher", "postgres"));
     let failure = Watch::start(settings(&url)).failure(FailureKind::NotAllowed).await;
     assert!(failure.text.contains("server does not support TLS"), "{failure:?}");
+}
+
+/// `allow` tries without TLS first and `prefer` with it; each tries the other if `pg_hba.conf`
+/// wants it, and no mode that promises TLS does.
+#[tokio::test]
+async fn allow_and_prefer_do_what_the_server_wants() {
+    let server = server_with_tls().await;
+    let cases = [
+        ("hostssl", [("allow", "tls"), ("prefer", "tls"), ("require", "tls")]),
+        (
+            "hostnossl",
+            [("allow", "plain"), ("prefer", "plain"), ("require", "no pg_hba.conf entry")],
+        ),
+        ("host", [("allow", "plain"), ("prefer", "tls"), ("disable", "plain")]),
+    ];
+    for (kind, modes) in cases {
+        let hba = format!("local all postgres trust\n{kind} all watcher 127.0.0.1/32 trust\n");
+        fs::write(server.data_dir().join("pg_hba.conf"), hba).unwrap();
+        let superuser = server.superuser().await.unwrap();
+        reload(&superuser).await;
+        superuser.close().await;
+        for (mode, expected) in modes {
+            let seen = outcome(&server, &format!("host=localhost sslmode={mode}")).await;
+            assert!(seen.contains(expected), "{kind}, {mode}: {seen}");
+        }
+    }
+    // A wrong password is wrong either way, and is not sent twice.
+    let superuser = server.superuser().await.unwrap();
+    execute(&superuser, "ALTER ROLE watcher PASSWORD 'right'").await;
+    let hba = "local all postgres trust\nhost all watcher 127.0.0.1/32 scram-sha-256\n";
+    fs::write(server.data_dir().join("pg_hba.conf"), hba).unwrap();
+    reload(&superuser).await;
+    let seen = outcome(&server, "host=localhost sslmode=prefer password=canary").await;
+    assert_eq!(seen.matches("password authentication failed").count(), 1, "{seen}");
+    assert!(!seen.contains("canary"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_password_is_bound_to_its_connection() {
+    let server = server_with_tls().await;
+    let superuser = server.superuser().await.unwrap();
+    // Up to 13 it would be stored as MD5.
+    execute(&superuser, "SET password_encryption = 'scram-sha-256'").await;
+    execute(&superuser, "ALTER ROLE watcher PASSWORD 'right-canary'").await;
+    let hba = "local all postgres trust\nlocal all watcher scram-sha-256\n\
+               host all watcher 127.0.0.1/32 scram-sha-256\n";
+    fs::write(server.data_dir().join("pg_hba.conf"), hba).unwrap();
+    reload(&superuser).await;
+    superuser.close().await;
+    let login = |more: &str| format!("host=localhost password=right-canary {more}");
+    for binding in ["disable", "prefer", "require"] {
+        let more = format!("sslmode=require channel_binding={binding}");
+        assert_eq!(outcome(&server, &login(&more)).await, "tls", "{binding}");
+    }
+    for more in ["sslmode=disable channel_binding=require"] {
+        let seen = outcome(&server, &login(more)).await;
+        assert!(seen.starts_with("not_allowed: "), "{seen}");
+        assert!(seen.contains("channel_binding=require needs TLS, a password stored"), "{seen}");
+        assert!(!seen.contains("canary"), "{seen}");
+    }
+    // There is no TLS on a socket, so that nothing can be bound to it; sslmode is ignored there.
+    let socket = |binding: &str| {
+        let (folder, port) = (server.socket_dir().display(), server.port());
+        let text = format!(
+            "host={folder} port={port} user=watcher password=right-canary sslmode=require \
+             channel_binding={binding}"
+        );
+        Watch::start(settings(&text))
+    };
+    assert!(socket("prefer").next().await.outcome.is_ok());
+    let failure = socket("require").failure(FailureKind::NotAllowed).await;
+    assert!(failure.text.contains("channel_binding=require needs TLS"), "{failure:?}");
+}
+
+/// A server before 17 cannot take TLS without being asked for it.
+#[tokio::test]
+async fn direct_tls_is_for_17_and_newer() {
+    let server = server_with_tls().await;
+    let seen = outcome(&server, "host=localhost sslmode=require sslnegotiation=direct").await;
+    if crate::major::major() < 17 {
+        assert!(seen.contains("sslnegotiation=direct needs PostgreSQL 17"), "{seen}");
+    } else {
+        assert_eq!(seen, "tls");
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll::load::Overrides;
 use plimsoll_core::judge::Severity;
 use plimsoll_core::judge::rule::{Level, Levels, RuleName, StateRule, Threshold};
-use plimsoll_core::settings::{ReceiverKind, Secret, Settings, default_rules};
+use plimsoll_core::settings::{PasswordFrom, ReceiverKind, Secret, Settings, default_rules};
 use proptest::prelude::*;
 
 use super::Case;
@@ -108,7 +108,8 @@ repeat_interval_warning = "8h"
     assert!(!targets[0].named_by_default);
     assert_eq!(targets[0].labels["service"], "payment");
     // Relative to the file that names it, wherever the daemon was started.
-    assert_eq!(targets[0].password_file, Some(settings.path().join("password")));
+    let password = PasswordFrom::File(settings.path().join("password"));
+    assert_eq!(targets[0].password, Some(password));
 
     let [on_call, archive] = receivers.as_slice() else { panic!("two: {receivers:?}") };
     let ReceiverKind::Pagerduty { routing_key, base_url } = &on_call.kind else {
@@ -255,6 +256,81 @@ fn database_url_is_the_last_resort() {
     assert_eq!(case.settings().targets[0].name, "app");
     let flag = Overrides { postgres: vec![Secret::new("host=flag")], ..Overrides::default() };
     assert_eq!(case.flags(flag).settings().targets[0].name, "flag");
+}
+
+/// A variable that says where a server is makes one target of the surroundings, below all else.
+#[test]
+fn libpqs_variables_make_a_target_if_they_say_where() {
+    let named = |case: Case| {
+        let settings = case.settings();
+        let names: Vec<_> = settings.targets.iter().map(|target| target.name.clone()).collect();
+        names.join(" ")
+    };
+    let bare = || Case::without_file().env("PGUSER", "u").env("PGPORT", "5433");
+    assert_eq!(named(bare().env("PGHOST", "db.env")), "db.env");
+    assert_eq!(named(bare().env("PGHOSTADDR", "10.0.0.7")), "10.0.0.7");
+    let services = "[eu]\nhost=db.eu\n";
+    let in_services = |case: Case| {
+        let file = case.path().join("services").display().to_string();
+        case.secret("services", services).env("PGSERVICEFILE", &file)
+    };
+    assert_eq!(named(in_services(bare()).env("PGSERVICE", "eu")), "db.eu");
+    let above = bare().env("PGHOST", "db.env").env("DATABASE_URL", "postgresql://app");
+    assert_eq!(named(above), "app");
+    // For targets that are written they are defaults, each for itself.
+    let written = Case::new(
+        "[[targets]]\npostgres = \"service=eu\"\n[[targets]]\npostgres = \"user=a\"\n\
+         [[targets]]\npostgres = \"\"\nname = \"c\"\n",
+    );
+    assert_eq!(named(in_services(written).env("PGHOST", "db.env")), "db.eu db.env c");
+    // None of these says where.
+    let said = bare().env("PGHOST", "").env("PGPASSWORD", "hunter2").mistakes();
+    assert!(said.contains("no target is set"), "{said}");
+}
+
+#[test]
+fn services_are_looked_up_where_libpq_looks() {
+    let case = || Case::new("[[targets]]\npostgres = \"service=eu\"\n");
+    let found = |case: Case| case.settings().targets[0].name.clone();
+    let home = case();
+    let folder = home.path().display().to_string();
+    let home = home.env("HOME", &folder).secret(".pg_service.conf", "[eu]\nhost=of-home\n");
+    assert_eq!(found(home), "of-home");
+    let system = case();
+    let folder = system.path().display().to_string();
+    let system = system.env("PGSYSCONFDIR", &folder);
+    assert_eq!(found(system.secret("pg_service.conf", "[eu]\nhost=of-system\n")), "of-system");
+    // The user's file comes first, and where it does not have the service, the system's.
+    let both = case();
+    let folder = both.path().display().to_string();
+    let file = both.path().join("mine").display().to_string();
+    let both = both.env("PGSYSCONFDIR", &folder).env("PGSERVICEFILE", &file);
+    let both = both.secret("pg_service.conf", "[eu]\nhost=of-system\n");
+    let both = both.secret("mine", "[us]\nhost=of-mine\n");
+    assert_eq!(found(both), "of-system");
+    // No home is no error, unless something is asked for there.
+    let mut homeless = Case::new("[[targets]]\npostgres = \"host=db\"\n");
+    homeless.request.env.clear();
+    homeless.request.flags.state_dir = Some("state".to_owned());
+    assert_eq!(found(homeless), "db");
+}
+
+#[test]
+fn a_command_is_a_program_and_its_arguments() {
+    let case = Case::new(
+        "[[targets]]\npostgres = \"host=a\"\npassword_command = [\"aws\", \"rds\", \"\"]\n\
+         [[targets]]\npostgres = \"host=b\"\npassword_command = [\"bin/token\"]\n",
+    );
+    let settings = case.settings();
+    let words = |target: usize| match &settings.targets[target].password {
+        Some(PasswordFrom::Command(words)) => {
+            words.iter().map(|word| word.expose().to_owned()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(words(0), ["aws", "rds", ""]);
+    // As every file: relative to the one that names it.
+    assert_eq!(words(1), [case.path().join("bin/token").display().to_string()]);
 }
 
 #[test]

@@ -126,6 +126,54 @@ fn targets() {
 }
 
 #[test]
+fn password_commands() {
+    let target = "[[targets]]\npostgres = \"host=db\"\n";
+    let texts = [
+        "password_command = \"aws rds generate-db-auth-token\"",
+        "password_command = []",
+        "password_command = [\"\"]",
+        "password_command = [1]",
+        "password_command = [\"a\\u0000b\"]",
+    ];
+    let texts = texts.map(|text| format!("{target}{text}"));
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let both = Case::new(&format!(
+        "{target}password_command = [\"token\"]\npassword_file = \"password\"\n"
+    ));
+    let both = both.secret("password", "hunter2").mistakes();
+    assert_snapshot!(format!("{}{both}\n", said(&texts)));
+}
+
+#[test]
+fn what_surrounds_a_connection_string() {
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+    let mut said = String::new();
+    let cases: [(&str, Variables<'_>, &str); 9] = [
+        ("", &[("PGUSER", "u")], ""),
+        ("service=eu", &[], "[us]\nhost=db"),
+        ("service=eu", &[], "[eu]\nhost=db\nnonsense"),
+        ("service=eu", &[], "[eu]\nhost=db\nservice=us"),
+        ("service=eu", &[], "[eu]\nhost=db\nsslmode=nonsense"),
+        ("host=db", &[("PGSSLMODE", "nonsense")], ""),
+        ("host=db", &[("PGSSLCRL", "crl.pem")], ""),
+        ("host=a,b port=1,2,3", &[], ""),
+        ("host=db sslmode=require sslrootcert=system", &[], ""),
+    ];
+    for (text, variables, services) in cases {
+        let case = Case::new(&format!("[[targets]]\npostgres = \"{text}\"\n"));
+        let file = case.path().join("services").display().to_string();
+        let folder = case.path().display().to_string();
+        let case = case.secret("services", services).env("PGSERVICEFILE", &file);
+        let case = case.env("PGSYSCONFDIR", &folder);
+        let case = variables.iter().fold(case, |case, (name, value)| case.env(name, value));
+        writeln!(said, "> {text} {variables:?} {services:?}\n{}\n", case.mistakes()).unwrap();
+    }
+    let case = Case::without_file().env("PGHOST", "db").env("PGPORT", "nonsense");
+    writeln!(said, "{}", case.mistakes()).unwrap();
+    assert_snapshot!(said);
+}
+
+#[test]
 fn server() {
     assert_snapshot!(said_beside_a_target(&[
         "[server]\nlisten = \":7546\"",

@@ -18,7 +18,7 @@ use super::mistake::Mistake;
 use super::place::{Origin, Places};
 use super::raw::Raw;
 use super::value::{Table, Val};
-use super::{PollSettings, Secret, ServerSettings, Settings};
+use super::{PollSettings, Secret, ServerSettings, Settings, Surroundings};
 use crate::judge::MAX_SERVED_BY_ONE_READING;
 use crate::judge::rule::RuleSet;
 
@@ -29,6 +29,8 @@ pub struct Outside<'a> {
     /// Says what the driver makes of a target's `postgres`; the error must hold nothing secret.
     /// A line of it that begins with `hint: ` is shown as the hint.
     pub parse_postgres: &'a dyn Fn(&Secret) -> Result<ParsedTarget, String>,
+    /// What addresses leave out; kept for those who take them apart again.
+    pub surroundings: Surroundings,
     /// The state folder of this user on this machine.
     pub state_dir: Option<PathBuf>,
 }
@@ -84,6 +86,7 @@ pub fn default_rules() -> RuleSet {
     let outside = Outside {
         secrets: BTreeMap::new(),
         parse_postgres: &|_| Err(String::new()),
+        surroundings: Surroundings::default(),
         state_dir: None,
     };
     let mut checker =
@@ -127,6 +130,7 @@ impl Checker<'_> {
             poll: poll?,
             targets: targets.into_iter().collect::<Option<_>>()?,
             receivers: receivers?,
+            surroundings: self.outside.surroundings.clone(),
         })
     }
 

@@ -7,8 +7,8 @@ use super::{Checker, ParsedTarget};
 use crate::settings::mistake::Mistake;
 use crate::settings::place::join;
 use crate::settings::raw::{Raw, RawTarget};
-use crate::settings::value::{Val, name_fault};
-use crate::settings::{Secret, TargetSettings};
+use crate::settings::value::{Address, Val, name_fault};
+use crate::settings::{PasswordFrom, Secret, TargetSettings};
 
 /// One daemon is for some hundreds of servers; beyond that several share them.
 const MAX_TARGETS: usize = 1000;
@@ -33,8 +33,9 @@ impl Checker<'_> {
         let written = raw.targets.as_deref().unwrap_or_default();
         if written.is_empty() {
             self.missing(
-                Mistake::new("targets", "no target is set, so there is nothing to watch")
-                    .hint("run with --postgres URL, set DATABASE_URL, or write [[targets]]"),
+                Mistake::new("targets", "no target is set, so there is nothing to watch").hint(
+                    "run with --postgres URL, set DATABASE_URL or PGHOST, or write [[targets]]",
+                ),
             );
         }
         if written.len() > MAX_TARGETS {
@@ -58,11 +59,7 @@ impl Checker<'_> {
         let path = format!("targets[{index}]");
         let rules = self.rules(raw, target.rules.as_ref().map(|own| (&own.0, path.as_str())));
         let labels = self.labels(&path, target);
-        let password_file = target.password_file.as_ref().map(|Val(written)| {
-            let key = format!("{path}.password_file");
-            self.secret_file(&key, written);
-            self.places.resolve(&key, written)
-        });
+        let password = self.password(&path, target);
         let address = self.postgres(&path, target);
         let parsed = address.as_ref().map(|(_, parsed)| parsed);
         let name = self.target_name(&path, target, parsed)?;
@@ -74,14 +71,14 @@ impl Checker<'_> {
             name,
             named_by_default: target.name.is_none(),
             postgres,
-            password_file,
+            password,
             labels,
             rules: rules?,
         })
     }
 
     fn postgres(&mut self, path: &str, target: &RawTarget) -> Option<(Secret, ParsedTarget)> {
-        let Some(Val(postgres)) = &target.postgres else {
+        let Some(Val(Address(postgres))) = &target.postgres else {
             let key = format!("{path}.postgres");
             self.missing(
                 Mistake::new(key, "missing")
@@ -104,6 +101,33 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+
+    /// Where the password is looked up; a mistake in it is noted.
+    fn password(&mut self, path: &str, target: &RawTarget) -> Option<PasswordFrom> {
+        let key = format!("{path}.password_command");
+        let file = target.password_file.as_ref().map(|Val(written)| {
+            let key = format!("{path}.password_file");
+            self.secret_file(&key, written);
+            PasswordFrom::File(self.places.resolve(&key, written))
+        });
+        let Some(words) = &target.password_command else { return file };
+        if file.is_some() {
+            let both = "set beside password_file; a password has one source";
+            self.mistake(Mistake::new(&key, both).hint("take one of the two out"));
+        }
+        let mut words: Vec<Secret> = words.iter().map(|Val(word)| word.0.clone()).collect();
+        let Some(program) = words.first_mut().filter(|program| !program.expose().is_empty()) else {
+            let mistake = Mistake::new(&key, "names no program");
+            self.mistake(mistake.hint("[\"program\", \"argument\", …]"));
+            return None;
+        };
+        // One without a slash is looked up in PATH; others are found as every other file is.
+        if program.expose().contains('/') {
+            let resolved = self.places.resolve(&key, program.expose().as_ref());
+            *program = Secret::new(resolved.to_string_lossy());
+        }
+        Some(PasswordFrom::Command(words))
     }
 
     fn target_name(
