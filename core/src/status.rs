@@ -90,6 +90,10 @@ pub struct SourceStatus {
     pub error: Option<String>,
     /// When it was last read well.
     pub last_success_at: Option<Timestamp>,
+    /// Why our ordinary login was refused, while readings come over a replication connection in
+    /// its place: `all_slots_taken`, `role_limit`…
+    #[serde(default)]
+    pub fallback: Option<String>,
 }
 
 /// A holder.
@@ -445,5 +449,7 @@ fn source(reading: &Reading, outcome: &str, last_success_at: Option<Timestamp>) 
         Ok(_) => None,
     };
     let (source, state) = ("postgres".to_owned(), outcome.to_owned());
-    SourceStatus { source, state, error, last_success_at }
+    let refused = reading.postgres.known().and_then(|seen| seen.fallback);
+    let fallback = refused.map(|reason| reason.word().to_owned());
+    SourceStatus { source, state, error, last_success_at, fallback }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::judge::Rules;
 use plimsoll_core::judge::rule::{RuleSet, SourceRule};
 use plimsoll_core::reading::postgres::Observation;
-use plimsoll_core::settings::{Settings, TargetSettings};
+use plimsoll_core::settings::{Fallback, Settings, TargetSettings};
 use plimsoll_core::status::Published;
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
@@ -183,6 +183,7 @@ pub(crate) fn source_of(
         interval: poll.interval,
         timeout: poll.timeout,
         budget: poll.budget,
+        fallback: target.fallback,
     })
 }
 
@@ -261,6 +262,7 @@ fn unnamed(settings: &Settings, name: &str) -> Rules {
         named_by_default: false,
         postgres: plimsoll_core::settings::Secret::new(""),
         password: None,
+        fallback: Fallback::None,
         labels: BTreeMap::new(),
         rules: RuleSet::off(),
     };

@@ -82,9 +82,14 @@ fn row(page: &mut String, target: &TargetStatus) {
     let sources: Vec<String> = target
         .sources
         .iter()
-        .map(|source| match &source.error {
-            Some(error) => format!("{}: {}", escape(&source.state), escape(error)),
-            None => escape(&source.state),
+        .map(|source| match (&source.error, &source.fallback) {
+            (Some(error), _) => format!("{}: {}", escape(&source.state), escape(error)),
+            (None, Some(refused)) => format!(
+                "{}, over a replication connection; ordinary logins are refused ({})",
+                escape(&source.state),
+                escape(refused)
+            ),
+            (None, None) => escape(&source.state),
         })
         .collect();
     let read_at = target.read_at.map_or_else(|| "not yet".to_owned(), |at| at.to_string());

@@ -5,6 +5,7 @@ mod behind;
 mod blind;
 mod certificates;
 mod exact;
+mod fallback;
 mod half_open;
 mod hosts;
 mod majors;
@@ -27,7 +28,7 @@ use plimsoll::collect::postgres::{Source, SourceSettings};
 use plimsoll::drill::server::{Options, Server, Session};
 use plimsoll_core::reading::postgres::Observation;
 use plimsoll_core::reading::{Failure, FailureKind};
-use plimsoll_core::settings::Secret;
+use plimsoll_core::settings::{Fallback, Secret};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -56,6 +57,7 @@ fn settings(url: &str) -> SourceSettings {
         interval: Duration::from_millis(100),
         timeout: Duration::from_millis(500),
         budget: 1.0,
+        fallback: Fallback::None,
     }
 }
 

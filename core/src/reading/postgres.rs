@@ -8,6 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Refusal;
+
 /// One complete poll.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
@@ -33,6 +35,10 @@ pub struct Observation {
     /// stalls; later with every poll.
     #[serde(default)]
     pub counters_age: Duration,
+    /// How our ordinary login was refused, where this was read over a replication connection in
+    /// its place; `None` over an ordinary one. Absent in what older versions wrote.
+    #[serde(default)]
+    pub fallback: Option<Refusal>,
     /// What this poll cost.
     pub cost: Cost,
 }

@@ -90,6 +90,8 @@ pub struct TargetSettings {
     pub postgres: Secret,
     /// Where its password is, if not in `postgres` or around it.
     pub password: Option<PasswordFrom>,
+    /// How it is read when it refuses our ordinary login.
+    pub fallback: Fallback,
     /// Said with every message.
     pub labels: BTreeMap<String, String>,
     /// Its rules: those for all targets with its own laid over them.
@@ -103,6 +105,16 @@ pub enum PasswordFrom {
     File(PathBuf),
     /// The first line that a program prints: the program and its arguments. No shell sees them.
     Command(Vec<Secret>),
+}
+
+/// How a server is read that refuses our ordinary login for want of a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Not at all, until it lets us in.
+    #[default]
+    None,
+    /// Over a connection with `replication=database`, which takes no slot.
+    Replication,
 }
 
 /// One receiver.

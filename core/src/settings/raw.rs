@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Secret;
 use super::value::{
     Address, Argument, Budget, Label, Name, Ratio, ReceiverType, Region, Table, Val, WebUrl,
 };
+use super::{Fallback, Secret};
 use crate::judge::Severity;
 use crate::judge::rule::RuleName;
 
@@ -55,6 +55,7 @@ pub(super) struct RawTarget {
     pub(super) postgres: Option<Val<Address>>,
     pub(super) password_file: Option<Val<PathBuf>>,
     pub(super) password_command: Option<Vec<Val<Argument>>>,
+    pub(super) fallback: Option<Val<Fallback>>,
     pub(super) labels: Option<BTreeMap<String, Val<Label>>>,
     pub(super) rules: Option<Table<RawRules>>,
 }

@@ -12,8 +12,8 @@ use serde::de::{
     Deserialize, Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer,
 };
 
-use super::Secret;
 use super::suggest::closest;
+use super::{Fallback, Secret};
 use crate::judge::Severity;
 use crate::judge::rule::RuleName;
 
@@ -425,6 +425,19 @@ impl Value for ReceiverType {
                 Err(Complaint::hint(format!("\"{text}\" is not in this version")))
             }
             Scalar::Text(text) => Err(did_you_mean(text, &["webhook", "pagerduty"])),
+            _ => Err(Complaint::default()),
+        }
+    }
+}
+
+impl Value for Fallback {
+    const EXPECTED: &'static str = "\"none\" or \"replication\"";
+
+    fn read(scalar: Scalar<'_>) -> Result<Self, Complaint> {
+        match scalar {
+            Scalar::Text("none") => Ok(Self::None),
+            Scalar::Text("replication") => Ok(Self::Replication),
+            Scalar::Text(text) => Err(did_you_mean(text, &["none", "replication"])),
             _ => Err(Complaint::default()),
         }
     }

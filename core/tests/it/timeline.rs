@@ -13,6 +13,7 @@
 //! 1s: used 40 on other                  a server of another system does
 //! 1s: used 40 on nobody                 its system identifier cannot be read
 //! 1s: used 40 started later             the server was started again
+//! 1s: used 40 despite all_slots_taken   read as a walsender; our own login is refused
 //! 1s: used 40 seen before               the observation of before, a second older
 //! 1s: used 40 seen long_ago             the same, too old to speak of now
 //! restart                               the daemon dies; what was committed is restored
@@ -199,6 +200,7 @@ pub(crate) struct Scene {
     pub(crate) age: Duration,
     pub(crate) saw: Vec<Refusal>,
     pub(crate) server: ServerIdentity,
+    pub(crate) despite: Option<Refusal>,
 }
 
 impl Scene {
@@ -214,6 +216,7 @@ impl Scene {
                 in_recovery: false,
                 started_at: Timestamp::from_second(1_700_000_000).unwrap(),
             },
+            despite: None,
         }
     }
 
@@ -253,6 +256,7 @@ impl Scene {
         Observation {
             role_limits: self.roles.clone(),
             database_limits: self.databases.clone(),
+            fallback: self.despite,
             ..observation(used, at, self.server)
         }
     }
@@ -296,6 +300,7 @@ fn observation(used: u32, at: Timestamp, server: ServerIdentity) -> Observation 
         superusers: vec!["postgres".to_owned()],
         counters: Vec::new(),
         counters_age: Duration::ZERO,
+        fallback: None,
         cost: Cost {
             poll_seconds: 0.001,
             server_seconds: 0.0005,
@@ -351,6 +356,7 @@ pub(crate) fn scene(text: &str) -> Scene {
                 scene.seen = Err(serde_json::from_str(&format!("\"{kind}\"")).unwrap());
             }
             ["refused", reason] => return Scene::fails(FailureKind::Refused(refusal(reason))),
+            ["despite", reason] => scene.despite = Some(refusal(reason)),
             ["saw", reason] => scene.saw.push(refusal(reason)),
             ["role", limit] => scene.roles.push(connection_limit(limit)),
             ["database", limit] => scene.databases.push(connection_limit(limit)),

@@ -65,6 +65,41 @@ fn patience_begins_anew_after_a_reading_below_the_line() {
 }
 
 #[test]
+fn a_login_that_is_refused_while_slots_look_free_is_full_as_long_as_it_lasts() {
+    check(
+        silent(),
+        "1s: used 20
+         1s: used 20 despite all_slots_taken
+         20 x 1s: used 20 despite all_slots_taken
+         11 x 1s: used 20",
+        "2s slots_full firing critical
+         2s incident opens critical
+         33s slots_full resolved critical
+         33s incident ends",
+    );
+    // A limit of the role is not the server's.
+    check(silent(), "20 x 1s: used 20 despite role_limit", "");
+    // The refusal that began it is not over while readings come over a walsender.
+    check(
+        silent(),
+        "1s: used 48 despite all_slots_taken saw all_slots_taken
+         100 x 1s: used 48 despite all_slots_taken
+         60 x 1s: used 20
+         1s: used 20",
+        "1s slots pending critical
+         1s slots_full pending critical
+         1s logins_refused(all_slots_taken) firing critical
+         1s incident opens critical
+         2s slots_full firing critical
+         11s slots firing critical
+         102s slots resolved critical
+         112s slots_full resolved critical
+         162s logins_refused(all_slots_taken) resolved critical
+         162s incident ends",
+    );
+}
+
+#[test]
 fn full_in_two_readings_pages_and_names_the_holder() {
     check(
         archive(),

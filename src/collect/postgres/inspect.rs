@@ -19,10 +19,11 @@ use tokio_postgres::{Client, Error, Row};
 use super::login::{Login, login};
 use super::names::Names;
 use super::observe;
+use super::rows::Connection;
 use super::session::{Ask, Session, TurnError};
 use super::socket::Ledger;
 use super::text::Text;
-use super::{GOODBYE_AT_MOST, SourceSettings, failure};
+use super::{GOODBYE_AT_MOST, SourceSettings, failure, walsender};
 use crate::clock;
 use crate::collect::conninfo::{Place, SslMode};
 
@@ -262,7 +263,8 @@ impl Visit {
     async fn begin(settings: &Arc<SourceSettings>) -> Result<Self, Failure> {
         let reached = Arc::new(AtomicBool::new(false));
         let patience = settings.timeout * 2;
-        let login = login(Arc::clone(settings), Ledger::default(), reached);
+        let login =
+            login(Arc::clone(settings), Ledger::default(), reached, walsender::Way::Ordinary);
         let login = tokio::time::timeout(patience, login).await;
         let login = login.map_err(|_| silence("the login was not answered", patience))?;
         let Login { client, key_pid, drive, .. } = login.map_err(|error| error.failure())?;
@@ -319,7 +321,8 @@ async fn look(
     let said = |error: Error| failure::of_statement(&error, "inspecting the server");
     let seen = Seen::read(&client, rest).await.map_err(said)?;
     // Last, since the session takes the client: the daemon's own poll, and what it makes of it.
-    let slots = slots(Session::new(0, client, key_pid, &first.version)).await;
+    let connection = Connection::new(client, walsender::Way::Ordinary);
+    let slots = slots(Session::new(0, connection, key_pid, &first.version)).await;
     let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     // Which of several hosts answered is not known: all of them must be this machine's.
     let mut hosts = settings.conninfo.hosts.iter();
@@ -371,6 +374,7 @@ async fn slots(session: Session) -> Result<Slots, Failure> {
         &pass.activity,
         (&[], Duration::ZERO),
         &names,
+        None,
         cost,
     );
     Ok(seen.slots())

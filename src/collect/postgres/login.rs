@@ -24,6 +24,7 @@ use super::failure::{LoginError, all_failed, chain};
 use super::open::open;
 use super::password::Password;
 use super::socket::{Ledger, Socket};
+use super::walsender::{Startup, StartupTls, Way};
 use super::wary::Wary;
 use crate::collect::conninfo::{self, ChannelBinding, ConnInfo, Host, Place, Wanted};
 use crate::collect::tls::{Tls, about, prepare};
@@ -45,6 +46,8 @@ const KIND: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_rea
 /// A login that succeeded.
 pub(super) struct Login {
     pub(super) client: Client,
+    /// As what.
+    pub(super) way: Way,
     /// The process id that came with the cancel key.
     pub(super) key_pid: Option<i32>,
     /// `server_version`, as the server says it without being asked.
@@ -59,6 +62,7 @@ pub(super) async fn login(
     settings: Arc<SourceSettings>,
     ledger: Ledger,
     reached: Arc<AtomicBool>,
+    way: Way,
 ) -> Result<Login, LoginError> {
     let info = &settings.conninfo;
     let attempt = Attempt {
@@ -68,6 +72,7 @@ pub(super) async fn login(
         settings: &settings,
         ledger,
         reached,
+        way,
     };
     let mut hosts: Vec<&Host> = info.hosts.iter().collect();
     if info.at_random {
@@ -99,11 +104,12 @@ struct Attempt<'a> {
     user: String,
     ledger: Ledger,
     reached: Arc<AtomicBool>,
+    way: Way,
 }
 
 /// With TLS or without.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Encryption {
     Plain,
     /// Plain if the server has none.
     TlsIfOffered,
@@ -146,18 +152,18 @@ impl Attempt<'_> {
     /// At one host, in the ways that `sslmode` allows, on one socket after another.
     async fn at(&self, host: &Host, share: Duration, wanted: Wanted) -> Result<Login, LoginError> {
         let mut failures: Vec<LoginError> = Vec::new();
-        for way in self.ways(host) {
+        for encryption in self.encryptions(host) {
             let handshook = AtomicBool::new(false);
-            match self.once(host, *way, share, &handshook).await {
+            match self.once(host, *encryption, share, &handshook).await {
                 Ok(login) => return self.only_if(host, login, wanted).await,
                 Err(error) => {
                     let with_tls = handshook.load(Ordering::Relaxed);
-                    let other_way_may_do = match way {
-                        Way::Plain => error.is_of_hba(),
-                        Way::TlsIfOffered => {
+                    let other_way_may_do = match encryption {
+                        Encryption::Plain => error.is_of_hba(),
+                        Encryption::TlsIfOffered => {
                             with_tls && (error.is_of_hba() || error.is_of_handshake())
                         }
-                        Way::Tls => false,
+                        Encryption::Tls => false,
                     };
                     failures.push(error);
                     if !other_way_may_do {
@@ -170,41 +176,43 @@ impl Attempt<'_> {
     }
 
     /// Postgres has no TLS on a Unix socket, and libpq ignores sslmode there.
-    fn ways(&self, host: &Host) -> &'static [Way] {
+    fn encryptions(&self, host: &Host) -> &'static [Encryption] {
         if matches!(host.place, Place::Socket(_)) {
-            return &[Way::Plain];
+            return &[Encryption::Plain];
         }
         match self.settings.conninfo.tls.mode {
-            conninfo::SslMode::Disable => &[Way::Plain],
-            conninfo::SslMode::Allow => &[Way::Plain, Way::Tls],
-            conninfo::SslMode::Prefer => &[Way::TlsIfOffered, Way::Plain],
+            conninfo::SslMode::Disable => &[Encryption::Plain],
+            conninfo::SslMode::Allow => &[Encryption::Plain, Encryption::Tls],
+            conninfo::SslMode::Prefer => &[Encryption::TlsIfOffered, Encryption::Plain],
             conninfo::SslMode::Require
             | conninfo::SslMode::VerifyCa
-            | conninfo::SslMode::VerifyFull => &[Way::Tls],
+            | conninfo::SslMode::VerifyFull => &[Encryption::Tls],
         }
     }
 
     async fn once(
         &self,
         host: &Host,
-        way: Way,
+        encryption: Encryption,
         share: Duration,
         handshook: &AtomicBool,
     ) -> Result<Login, LoginError> {
-        let config = self.config(host, way);
+        let config = self.config(host, encryption);
         let socket = open(host, share, &self.ledger.at(host.address())).await?;
         self.reached.store(true, Ordering::Relaxed);
         let let_in = socket.let_in();
-        let tls = self.tls.as_ref().filter(|_| way != Way::Plain);
+        let socket = Startup::new(socket, self.way);
+        let tls = self.tls.as_ref().filter(|_| encryption != Encryption::Plain);
         let failed = |source| self.failed(host, tls, source);
         let version = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let (client, version, drive): (_, _, BoxFuture<'static, _>) = if let Some(tls) = tls {
-            let connect = MakeTlsConnect::<Socket>::make_tls_connect(
+            let connect = MakeTlsConnect::<Startup<Socket>>::make_tls_connect(
                 &mut tls.make.clone(),
                 server_name(host, tls.any_name),
             );
             let connect = connect.expect("making a rustls connector cannot fail");
             let noted = Wary(Noted { connect, begun: handshook });
+            let noted = StartupTls { tls: noted, way: self.way };
             let (client, connection) = config.connect_raw(socket, noted).await.map_err(failed)?;
             (client, version(connection.parameter("server_version")), Box::pin(connection))
         } else {
@@ -213,7 +221,7 @@ impl Attempt<'_> {
         };
         let_in.store(true, Ordering::Relaxed);
         let key_pid = key_pid(&client).await;
-        Ok(Login { client, key_pid, version, drive })
+        Ok(Login { client, way: self.way, key_pid, version, drive })
     }
 
     /// The login, if the server is of the kind that is wanted; else it is left politely.
@@ -285,7 +293,7 @@ impl Attempt<'_> {
         LoginError::Login { address: host.address(), said, source }
     }
 
-    fn config(&self, host: &Host, way: Way) -> Config {
+    fn config(&self, host: &Host, encryption: Encryption) -> Config {
         let info = &self.settings.conninfo;
         let mut config = Config::new();
         if let Some(user) = &info.user {
@@ -306,12 +314,12 @@ impl Attempt<'_> {
                 ChannelBinding::Prefer => config::ChannelBinding::Prefer,
                 ChannelBinding::Require => config::ChannelBinding::Require,
             })
-            .ssl_mode(match way {
-                Way::Plain => SslMode::Disable,
-                Way::TlsIfOffered => SslMode::Prefer,
-                Way::Tls => SslMode::Require,
+            .ssl_mode(match encryption {
+                Encryption::Plain => SslMode::Disable,
+                Encryption::TlsIfOffered => SslMode::Prefer,
+                Encryption::Tls => SslMode::Require,
             });
-        if info.tls.direct && way == Way::Tls {
+        if info.tls.direct && encryption == Encryption::Tls {
             config.ssl_negotiation(SslNegotiation::Direct);
         }
         config

@@ -10,55 +10,55 @@
 //! - There are never more than two backends of ours. A login that is not answered in time goes on
 //!   until the server decides it; no other is begun meanwhile.
 //! - The first login after a loss comes at once, the next with backoff, at most one a second.
+//! - Where settings allow it, a refused login is followed by one over a replication connection. It
+//!   is kept until an ordinary login gets in, and no longer.
 
 mod counters;
 mod failure;
+mod fallback;
 pub mod inspect;
+mod kept;
 mod login;
+mod logins;
 mod names;
 mod observe;
 mod open;
 mod pace;
 mod password;
 mod poll;
+mod rows;
 mod session;
 mod socket;
 mod text;
+mod walsender;
 mod wary;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_core::reading::postgres::{Cost, Observation};
-use plimsoll_core::reading::{Failure, FailureKind, RefusedLogin};
-use plimsoll_core::settings::PasswordFrom;
+use plimsoll_core::reading::{Failure, FailureKind, Refusal, RefusedLogin};
+use plimsoll_core::settings::{Fallback, PasswordFrom};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 
 use self::counters::{CountersCache, Epoch};
 use self::failure::LoginError;
+use self::kept::Kept;
 use self::login::Login;
+use self::logins::Logins;
 use self::names::NamesCache;
-use self::pace::{LOGINS_APART, Pace};
+use self::pace::Pace;
 use self::poll::{Identity, Pass};
-use self::session::{Ask, Session, Turn, TurnError};
-use self::socket::Ledger;
+use self::session::{Ask, Turn, TurnError};
+use self::walsender::Way;
 use super::conninfo::ConnInfo;
-use super::mailbox::{Delivery, Mailbox, add_refused};
+use super::mailbox::{Delivery, Mailbox};
 use crate::clock;
-
-/// So many sockets of ours may be open at the server: the kept connection and one more, its
-/// successor or a login that is stuck.
-const MAX_SOCKETS: usize = 2;
 
 /// After so many timeouts without an answer a successor of the kept connection is sought.
 const TIMEOUTS_UNTIL_REPLACED: u32 = 2;
-
-/// A login that was not decided after so long is given up: what swallowed it may be a proxy that
-/// will never answer. Its socket is still counted.
-const LOGIN_AT_MOST: Duration = Duration::from_mins(15);
 
 /// How long sessions get to say goodbye when we stop.
 const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
@@ -76,6 +76,8 @@ pub struct SourceSettings {
     pub timeout: Duration,
     /// Of one server core; tenfold in trouble and above half of the slots.
     pub budget: f64,
+    /// How the server is read when it refuses our ordinary login.
+    pub fallback: Fallback,
 }
 
 impl SourceSettings {
@@ -102,16 +104,14 @@ pub struct Source {
     mailbox: Mailbox<Observation>,
     /// An alert of the target is pending or firing.
     trouble: watch::Receiver<bool>,
-    ledger: Ledger,
     connections: JoinSet<(u64, String)>,
     polls: JoinSet<Turn>,
-    logins: JoinSet<Result<Login, LoginError>>,
+    logins: Logins,
     sessions: u64,
     kept: Option<Kept>,
     poll: Option<Waited>,
-    login: Option<LoginUnderWay>,
-    failed_logins: u32,
-    login_not_before: Instant,
+    /// How an ordinary login was refused last, since one got in, if a fallback is for that.
+    refused: Option<(Refusal, Failure)>,
     due: Instant,
     poll_began: Instant,
     pace: Pace,
@@ -123,21 +123,10 @@ pub struct Source {
     logins_tried: bool,
 }
 
-/// The kept connection.
-struct Kept {
-    session: Arc<Session>,
-    drive: AbortHandle,
-}
-
 /// Something that should be answered by a deadline, after which it is said that it was not.
 struct Waited {
     began: Instant,
     said_late: bool,
-}
-
-struct LoginUnderWay {
-    waited: Waited,
-    reached: Arc<AtomicBool>,
 }
 
 enum Event {
@@ -166,16 +155,13 @@ impl Source {
             renew: false,
             mailbox,
             trouble,
-            ledger: Ledger::default(),
             connections: JoinSet::new(),
             polls: JoinSet::new(),
-            logins: JoinSet::new(),
+            logins: Logins::new(now),
             sessions: 0,
             kept: None,
             poll: None,
-            login: None,
-            failed_logins: 0,
-            login_not_before: now,
+            refused: None,
             poll_began: now,
             names: NamesCache::default(),
             counters: CountersCache::default(),
@@ -204,7 +190,7 @@ impl Source {
     async fn next_event(&mut self, wake: Instant) -> Event {
         tokio::select! {
             Some(turn) = next_done(&mut self.polls) => Event::Polled(turn),
-            Some(login) = next_done(&mut self.logins) => Event::LoggedIn(login),
+            Some(login) = self.logins.next_decided() => Event::LoggedIn(login),
             Some((session, why)) = next_done(&mut self.connections) => Event::Lost(session, why),
             Ok(()) = self.trouble.changed() => Event::Trouble,
             Ok(()) = self.told.changed() => Event::Settings,
@@ -228,18 +214,24 @@ impl Source {
     }
 
     /// Make before break: the kept connection goes on until its successor is in. Only when the
-    /// target is elsewhere now, what the old server says is of no use.
+    /// target is elsewhere now, what the old server says is of no use; and a way that is not wanted
+    /// any more is left.
     fn take_settings(&mut self, now: Instant) {
         let new = Arc::clone(&self.told.borrow_and_update());
         self.renew |= !self.settings.keeps_connection_under(&new);
-        if self.settings.conninfo.address() != new.conninfo.address()
-            && let Some(kept) = self.kept.take()
-        {
+        let elsewhere = self.settings.conninfo.address() != new.conninfo.address();
+        let unwanted = |kept: &mut Kept| {
+            elsewhere || kept.way == Way::Replication && new.fallback == Fallback::None
+        };
+        if let Some(kept) = self.kept.take_if(unwanted) {
             kept.drive.abort();
             self.end_poll();
         }
         self.pace = Pace::new(new.interval, new.budget);
         self.due = self.due.min(now + new.interval);
+        if new.fallback == Fallback::None {
+            self.logins.no_fallback();
+        }
         self.settings = new;
     }
 
@@ -247,8 +239,8 @@ impl Source {
 
     fn begin_what_is_due(&mut self, now: Instant) {
         self.say_what_is_late(now);
-        if self.wants_login(now) && self.login_not_before <= now {
-            self.begin_login(now);
+        if self.wants_login(now) && self.logins.due().is_some_and(|due| due <= now) {
+            self.logins.begin(&self.settings, now);
         }
         if self.due <= now {
             self.tick(now);
@@ -259,34 +251,22 @@ impl Source {
         let timeout = self.settings.timeout;
         let late = |waited: &Waited| (!waited.said_late).then(|| waited.began + timeout);
         let poll_late = self.poll.as_ref().and_then(late);
-        // One that has not reached the server yet has deadlines of its own.
-        let reached = self.login.as_ref().filter(|login| login.reached.load(Ordering::Relaxed));
-        let login_late = reached.and_then(|login| late(&login.waited));
-        let login = self.wants_login(now).then_some(self.login_not_before);
+        let login_late = self.logins.late_at(timeout);
+        let login = self.logins.due().filter(|_| self.wants_login(now));
         [poll_late, login_late, login].into_iter().flatten().fold(self.due, Instant::min)
     }
 
-    /// Whether a connection is missing, or the kept one has not answered for too long.
+    /// Whether an ordinary connection that answers is missing.
     fn wants_login(&self, now: Instant) -> bool {
-        let stuck =
-            |poll: &Waited| now >= poll.began + self.settings.timeout * TIMEOUTS_UNTIL_REPLACED;
-        let is_stuck = self.poll.as_ref().is_some_and(stuck);
-        self.login.is_none() && (self.kept.is_none() || self.renew || is_stuck)
+        let ordinary = self.kept.as_ref().is_some_and(|kept| kept.way == Way::Ordinary);
+        self.renew || !ordinary || self.is_blind(now)
     }
 
-    fn begin_login(&mut self, now: Instant) {
-        // With several hosts, the login passes over one at which there is no room.
-        let mut hosts = self.settings.conninfo.hosts.iter();
-        if hosts.all(|host| self.ledger.at(host.address()).open(now) >= MAX_SOCKETS) {
-            self.login_not_before = now + LOGINS_APART;
-            return;
-        }
-        let reached = Arc::new(AtomicBool::new(false));
-        let settings = Arc::clone(&self.settings);
-        self.logins.spawn(login::login(settings, self.ledger.clone(), Arc::clone(&reached)));
-        let waited = Waited { began: now, said_late: false };
-        self.login = Some(LoginUnderWay { waited, reached });
-        self.login_not_before = now + LOGINS_APART;
+    /// Whether there is no connection, or the kept one has not answered for too long.
+    fn is_blind(&self, now: Instant) -> bool {
+        let stuck =
+            |poll: &Waited| now >= poll.began + self.settings.timeout * TIMEOUTS_UNTIL_REPLACED;
+        self.kept.is_none() || self.poll.as_ref().is_some_and(stuck)
     }
 
     /// A poll if there can be one; else what is known of why there is none.
@@ -322,88 +302,22 @@ impl Source {
             poll.said_late = true;
             self.fail(silence("a poll", timeout), now);
         }
-        let reached = |login: &&mut LoginUnderWay| login.reached.load(Ordering::Relaxed);
-        let login = self.login.as_mut().filter(reached);
-        if let Some(login) = login.filter(|login| is_late(&login.waited)) {
-            login.waited.said_late = true;
+        if let Some(login) = self.logins.late(timeout, now) {
+            let silence = silence("a login", timeout);
+            let failure = match &self.refused {
+                Some((_, refused)) if login.way == Way::Replication => {
+                    fallback::both(refused, silence, None)
+                }
+                _ => silence,
+            };
             if self.kept.is_none() {
-                self.fail(silence("a login", timeout), now);
+                self.fail(failure, now);
             }
         }
-        if self.login.as_ref().is_some_and(|login| now >= login.waited.began + LOGIN_AT_MOST) {
-            self.login = None;
-            self.logins.abort_all();
-        }
+        self.logins.give_up_hopeless(now);
     }
 
     // What ended.
-
-    fn take_login(&mut self, login: Login, now: Instant) {
-        self.login = None;
-        self.failed_logins = 0;
-        self.logins_tried = true;
-        self.sessions += 1;
-        let id = self.sessions;
-        let drive = login.drive;
-        let drive = self.connections.spawn(async move {
-            let why = match drive.await {
-                Ok(()) => "closed by us".to_owned(),
-                Err(error) => failure::chain(&error),
-            };
-            (id, why)
-        });
-        let answers = self.poll.as_ref().is_none_or(|poll| !poll.said_late);
-        let renewed = std::mem::take(&mut self.renew);
-        if self.kept.is_some() && answers && !renewed {
-            // The kept connection came back meanwhile. The new one says goodbye as it is dropped.
-            return;
-        }
-        if let Some(stuck) = self.kept.take() {
-            let why = if answers { "the settings changed" } else { "it was stuck" };
-            tracing::warn!(session = stuck.session.id, why, "replaced a connection");
-            stuck.drive.abort();
-        }
-        self.end_poll();
-        self.names.doubt();
-        self.counters.doubt();
-        tracing::info!(session = id, version = login.version, "connected");
-        let session = Session::new(id, login.client, login.key_pid, &login.version);
-        self.kept = Some(Kept { session: Arc::new(session), drive });
-        self.due = now;
-    }
-
-    fn take_refusal(&mut self, error: &LoginError, now: Instant) {
-        let late = self.login.take().is_some_and(|login| login.waited.said_late);
-        self.failed_logins = self.failed_logins.saturating_add(1);
-        let pause = pace::backoff(self.failed_logins, fastrand::f64());
-        self.login_not_before = now + pause;
-        self.logins_tried |= error.is_answer();
-        let mut failure = error.failure();
-        if late && error.is_silent_close() {
-            failure.kind = FailureKind::TooSlow;
-            failure.text.push_str("; the server gave up a login that it could not finish");
-        }
-        if let FailureKind::Refused(reason) = failure.kind {
-            add_refused(&mut self.refused_logins, RefusedLogin { reason, count: 1 });
-        }
-        // While the kept connection is only stuck, that is what is said, and the refusal counts.
-        if self.kept.is_none() {
-            self.fail(failure, now);
-        } else if self.renew {
-            let why = failure.text;
-            tracing::warn!(why, "no login under the new settings; the connection is kept");
-        }
-    }
-
-    fn take_loss(&mut self, session: u64, why: &str, now: Instant) {
-        let Some(kept) = self.kept.take_if(|kept| kept.session.id == session) else { return };
-        tracing::warn!(session, why, "lost the connection");
-        kept.drive.abort();
-        self.end_poll();
-        self.failed_logins = 0;
-        // At once, unless the last login is less than a second ago.
-        self.login_not_before = self.login_not_before.min(now + LOGINS_APART);
-    }
 
     fn take_turn(&mut self, mut turn: Turn, now: Instant) {
         if self.kept.as_ref().is_none_or(|kept| kept.session.id != turn.session) {
@@ -444,6 +358,7 @@ impl Source {
             &pass.activity,
             (self.counters.known(), self.counters.age(now)),
             &self.names.known(),
+            self.fallen_back(),
             Cost {
                 poll_seconds: now.saturating_duration_since(poll.began).as_secs_f64(),
                 server_seconds: pass.server_seconds,
@@ -489,7 +404,7 @@ impl Source {
     }
 
     async fn say_goodbye(mut self) {
-        self.logins.abort_all();
+        self.logins.abort();
         self.end_poll();
         while self.polls.join_next().await.is_some() {}
         self.kept = None;

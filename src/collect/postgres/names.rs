@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join;
 use plimsoll_core::reading::Failure;
-use tokio_postgres::{Client, Error};
 
+use super::rows::{Connection, Parameter, StatementError};
 use super::text::Text;
 
 /// So many roles, and so many databases, are known by name; others are shown by their OID.
@@ -114,26 +114,23 @@ impl NamesCache {
 
 impl Names {
     /// Reads all of them anew.
-    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
-        let (roles, databases) =
-            try_join(client.query(ROLES, &[&MAX_NAMES]), client.query(DATABASES, &[&MAX_NAMES]))
-                .await?;
+    pub(super) async fn read(connection: &Connection) -> Result<Self, StatementError> {
+        let read = |sql| connection.query_once(sql, Parameter::Count(MAX_NAMES));
+        let (roles, databases) = try_join(read(ROLES), read(DATABASES)).await?;
         let mut names = Self::default();
         for row in roles {
             let role = Role {
-                name: row.try_get::<_, Text>("rolname")?.0,
-                superuser: row.try_get("rolsuper")?,
-                can_login: row.try_get("rolcanlogin")?,
-                limit: row.try_get("rolconnlimit")?,
+                name: row.get::<Text>("rolname")?.0,
+                superuser: row.get("rolsuper")?,
+                can_login: row.get("rolcanlogin")?,
+                limit: row.get("rolconnlimit")?,
             };
-            names.roles.insert(row.try_get("oid")?, role);
+            names.roles.insert(row.get("oid")?, role);
         }
         for row in databases {
-            let database = Database {
-                name: row.try_get::<_, Text>("datname")?.0,
-                limit: row.try_get("datconnlimit")?,
-            };
-            names.databases.insert(row.try_get("oid")?, database);
+            let database =
+                Database { name: row.get::<Text>("datname")?.0, limit: row.get("datconnlimit")? };
+            names.databases.insert(row.get("oid")?, database);
         }
         Ok(names)
     }

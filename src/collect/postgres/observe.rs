@@ -8,7 +8,7 @@ use plimsoll_core::reading::postgres::{
     Observation, Server, Session, SessionState,
 };
 use plimsoll_core::reading::sql;
-use plimsoll_core::reading::{Failure, FailureKind};
+use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 
 use super::names::Names;
 use super::poll::{Activity, Counters, Facts, Identity};
@@ -60,6 +60,7 @@ pub(super) fn observation(
     activity: &[Activity],
     (counters, counters_age): (&[Counters], Duration),
     names: &Names,
+    fallback: Option<Refusal>,
     cost: Cost,
 ) -> Observation {
     let limits = limits(&facts);
@@ -81,6 +82,7 @@ pub(super) fn observation(
         superusers: superusers(names),
         counters: counters.iter().map(|row| database_counters(row, names)).collect(),
         counters_age,
+        fallback,
         cost,
     }
 }
@@ -295,7 +297,8 @@ mod tests {
             budget_ratio: 0.005,
             next_after_seconds: 1.0,
         };
-        observation(identity, facts(), activity, (&[], Duration::ZERO), &names(), cost)
+        let counters = (&[][..], Duration::ZERO);
+        observation(identity, facts(), activity, counters, &names(), None, cost)
     }
 
     #[test]

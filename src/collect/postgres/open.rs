@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::MAX_SOCKETS;
 use super::failure::LoginError;
+use super::logins::MAX_SOCKETS;
 use super::socket::{Ledger, Socket};
 use crate::clock;
 use crate::collect::conninfo::{Host, Place};

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use futures_util::future::{join, join3, try_join3};
 use jiff::Timestamp;
-use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::failure::ends_connection;
+use super::rows::{Connection, Parameter, Row, Statement, StatementError};
 use super::text::Text;
 
 /// Which server this is, its limits and its clock. One row.
@@ -210,32 +209,36 @@ pub(super) struct Counters {
 
 impl Statements {
     /// Prepares them. On a fresh connection this reads catalogs, and can meet a lock on one.
-    pub(super) async fn prepare(client: &Client, version: u32) -> Result<Self, Error> {
+    pub(super) async fn prepare(
+        connection: &Connection,
+        version: u32,
+    ) -> Result<Self, StatementError> {
         let counters = if version < 140_000 { COUNTERS_13 } else { COUNTERS };
+        let prepare = |sql| connection.prepare(sql);
         let (facts, activity, counters) =
-            try_join3(client.prepare(FACTS), client.prepare(ACTIVITY), client.prepare(counters))
-                .await?;
+            try_join3(prepare(FACTS), prepare(ACTIVITY), prepare(counters)).await?;
         Ok(Self { facts, activity, counters })
     }
 
     /// One complete pass: activity first, counters after it, if they are asked for.
     pub(super) async fn pass(
         &self,
-        client: &Client,
+        connection: &Connection,
         databases: Option<(&[u32], Option<Duration>)>,
-    ) -> Result<Pass, Error> {
+    ) -> Result<Pass, StatementError> {
         let counters = async {
             match databases {
-                Some((oids, at_most)) => self.counters(client, oids, at_most).await.map(Some),
+                Some((oids, at_most)) => self.counters(connection, oids, at_most).await.map(Some),
                 None => Ok(None),
             }
         };
-        let both = join(client.query_one(&self.facts, &[]), client.query(&self.activity, &[]));
+        let activity = connection.query(&self.activity, Parameter::None);
+        let both = join(connection.query_one(&self.facts), activity);
         let ((facts, activity), counters) = join(both, counters).await;
         let (facts, activity) = (facts?, activity?);
         // Slots are worth having without them: those of before are shown until the next time.
         let counters = match counters {
-            Err(error) if ends_connection(&error) => return Err(error),
+            Err(error) if error.ends_connection() => return Err(error),
             counters => counters.ok().flatten(),
         };
         let seconds = |rows: &[Row]| latest(rows, "server_seconds");
@@ -256,19 +259,18 @@ impl Statements {
     /// breath: the three are sent at once, and one that fails keeps no other from running.
     async fn counters(
         &self,
-        client: &Client,
+        connection: &Connection,
         databases: &[u32],
         at_most: Option<Duration>,
-    ) -> Result<Vec<Row>, Error> {
-        let Some(at_most) = at_most else {
-            return client.query(&self.counters, &[&databases]).await;
-        };
+    ) -> Result<Vec<Row>, StatementError> {
+        let counters = connection.query(&self.counters, Parameter::Oids(databases));
+        let Some(at_most) = at_most else { return counters.await };
         let limit = format!("SET statement_timeout = {}", at_most.as_millis().max(1));
         // What it is taken back to is what the session was begun with.
         let (limited, rows, reset) = join3(
-            client.batch_execute(&limit),
-            client.query(&self.counters, &[&databases]),
-            client.batch_execute("RESET statement_timeout"),
+            connection.execute(&limit),
+            counters,
+            connection.execute("RESET statement_timeout"),
         )
         .await;
         limited?;
@@ -279,13 +281,13 @@ impl Statements {
 
 impl CatalogLocks {
     /// Prepares it.
-    pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
-        client.prepare(CATALOG_LOCKS).await.map(Self)
+    pub(super) async fn prepare(connection: &Connection) -> Result<Self, StatementError> {
+        connection.prepare(CATALOG_LOCKS).await.map(Self)
     }
 
     /// Who holds one, for people; `None` if nobody does or it cannot be read.
-    pub(super) async fn said(&self, client: &Client) -> Option<String> {
-        let rows = client.query(&self.0, &[]).await.ok()?;
+    pub(super) async fn said(&self, connection: &Connection) -> Option<String> {
+        let rows = connection.query(&self.0, Parameter::None).await.ok()?;
         let held: Vec<String> = rows.iter().filter_map(|row| said_of_lock(row).ok()).collect();
         (!held.is_empty()).then(|| held.join(", "))
     }
@@ -293,24 +295,24 @@ impl CatalogLocks {
 
 impl Identity {
     /// Asks for it.
-    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
-        let row = client.query_one(IDENTITY, &[]).await?;
-        Ok(Self { pid: row.try_get("pid")?, system_identifier: row.try_get("system_identifier")? })
+    pub(super) async fn read(connection: &Connection) -> Result<Self, StatementError> {
+        let row = connection.query_one(&connection.prepare(IDENTITY).await?).await?;
+        Ok(Self { pid: row.get("pid")?, system_identifier: row.get("system_identifier")? })
     }
 }
 
-fn latest(rows: &[Row], column: &str) -> Result<f64, Error> {
+fn latest(rows: &[Row], column: &str) -> Result<f64, StatementError> {
     let mut latest = 0.0_f64;
     for row in rows {
-        latest = latest.max(row.try_get(column)?);
+        latest = latest.max(row.get(column)?);
     }
     Ok(latest)
 }
 
-fn said_of_lock(row: &Row) -> Result<String, Error> {
-    let pid: i32 = row.try_get("pid")?;
-    let oid: u32 = row.try_get("relation")?;
-    let verb = if row.try_get("granted")? { "holds" } else { "waits for" };
+fn said_of_lock(row: &Row) -> Result<String, StatementError> {
+    let pid: i32 = row.get("pid")?;
+    let oid: u32 = row.get("relation")?;
+    let verb = if row.get("granted")? { "holds" } else { "waits for" };
     // The OIDs of catalogs are fixed (the headers in src/include/catalog).
     let catalog = match oid {
         1260 => "pg_authid".to_owned(),
@@ -335,19 +337,19 @@ fn count(setting: &str) -> u32 {
     setting.trim().parse().unwrap_or(0)
 }
 
-fn text(row: &Row, column: &str) -> Result<Option<String>, Error> {
-    Ok(row.try_get::<_, Option<Text>>(column)?.map(|text| text.0))
+fn text(row: &Row, column: &str) -> Result<Option<String>, StatementError> {
+    Ok(row.get::<Option<Text>>(column)?.map(|text| text.0))
 }
 
 impl Facts {
-    fn from_row(row: &Row) -> Result<Self, Error> {
-        let number = |column: &str| Ok::<_, Error>(not_negative(row.try_get(column)?));
+    fn from_row(row: &Row) -> Result<Self, StatementError> {
+        let number = |column: &str| Ok::<_, StatementError>(not_negative(row.get(column)?));
         Ok(Self {
             version_num: number("version_num")?,
             version: text(row, "version")?.unwrap_or_default(),
-            started_at: row.try_get("started_at")?,
-            in_recovery: row.try_get("in_recovery")?,
-            clock: row.try_get("clock")?,
+            started_at: row.get("started_at")?,
+            in_recovery: row.get("in_recovery")?,
+            clock: row.get("clock")?,
             max_connections: number("max_connections")?,
             superuser_reserved: number("superuser_reserved")?,
             reserved: number("reserved")?,
@@ -359,27 +361,27 @@ impl Facts {
 }
 
 impl Activity {
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    fn from_row(row: &Row) -> Result<Self, StatementError> {
         // Clocks of the server may go back: no time is negative.
         let seconds = |column: &str| {
-            let seconds: Option<f64> = row.try_get(column)?;
-            Ok::<_, Error>(seconds.map(|s| s.max(0.0)))
+            let seconds: Option<f64> = row.get(column)?;
+            Ok::<_, StatementError>(seconds.map(|s| s.max(0.0)))
         };
         Ok(Self {
-            pid: row.try_get("pid")?,
+            pid: row.get("pid")?,
             backend_type: text(row, "backend_type")?,
-            is_hidden: row.try_get("is_hidden")?,
-            role: row.try_get("usesysid")?,
-            database: row.try_get("datid")?,
+            is_hidden: row.get("is_hidden")?,
+            role: row.get("usesysid")?,
+            database: row.get("datid")?,
             application: text(row, "application_name")?.unwrap_or_default(),
             address: text(row, "address")?,
-            is_local: row.try_get::<_, Option<bool>>("is_local")?.unwrap_or(false),
+            is_local: row.get::<Option<bool>>("is_local")?.unwrap_or(false),
             state: text(row, "state")?,
-            connections: not_negative(row.try_get("connections")?),
-            waiting_for_lock: not_negative(row.try_get("waiting_for_lock")?),
+            connections: not_negative(row.get("connections")?),
+            waiting_for_lock: not_negative(row.get("waiting_for_lock")?),
             state_seconds: seconds("state_seconds")?,
             wait: text(row, "wait")?,
-            started_at: row.try_get("started_at")?,
+            started_at: row.get("started_at")?,
             transaction_seconds: seconds("transaction_seconds")?,
             query: text(row, "query")?.unwrap_or_default(),
         })
@@ -387,17 +389,17 @@ impl Activity {
 }
 
 impl Counters {
-    fn from_row(row: &Row) -> Result<Self, Error> {
+    fn from_row(row: &Row) -> Result<Self, StatementError> {
         Ok(Self {
-            database: row.try_get("datid")?,
-            stats_reset: row.try_get("stats_reset")?,
-            commits: row.try_get("commits")?,
-            rollbacks: row.try_get("rollbacks")?,
-            deadlocks: row.try_get("deadlocks")?,
-            sessions: row.try_get("sessions")?,
-            sessions_abandoned: row.try_get("sessions_abandoned")?,
-            sessions_fatal: row.try_get("sessions_fatal")?,
-            sessions_killed: row.try_get("sessions_killed")?,
+            database: row.get("datid")?,
+            stats_reset: row.get("stats_reset")?,
+            commits: row.get("commits")?,
+            rollbacks: row.get("rollbacks")?,
+            deadlocks: row.get("deadlocks")?,
+            sessions: row.get("sessions")?,
+            sessions_abandoned: row.get("sessions_abandoned")?,
+            sessions_fatal: row.get("sessions_fatal")?,
+            sessions_killed: row.get("sessions_killed")?,
         })
     }
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use plimsoll_core::reading::{Failure, FailureKind};
 use tokio::sync::OnceCell;
-use tokio_postgres::{Client, Error};
 
-use super::failure;
 use super::names::Names;
 use super::observe;
 use super::poll::{CatalogLocks, Identity, Pass, Statements};
+use super::rows::{Connection, StatementError};
 
 /// The oldest release that is read.
 const OLDEST: u32 = 130_000;
@@ -26,7 +25,7 @@ const HAS_SHARED_COUNTERS: u32 = 150_000;
 pub(super) struct Session {
     /// Ours, to tell one session from the next.
     pub(super) id: u64,
-    client: Client,
+    connection: Connection,
     key_pid: Option<i32>,
     /// `server_version_num` as far as the version's text gives it.
     version: u32,
@@ -66,11 +65,16 @@ pub(super) enum TurnError {
 }
 
 impl Session {
-    pub(super) fn new(id: u64, client: Client, key_pid: Option<i32>, version: &str) -> Self {
+    pub(super) fn new(
+        id: u64,
+        connection: Connection,
+        key_pid: Option<i32>,
+        version: &str,
+    ) -> Self {
         Self {
             id,
             version: version_num(version),
-            client,
+            connection,
             key_pid,
             catalog_locks: OnceCell::new(),
             ready: OnceCell::new(),
@@ -110,7 +114,7 @@ impl Session {
         } else {
             ask.dear_counters.map(|at_most| (databases.as_slice(), Some(at_most)))
         };
-        let pass = statements.pass(&self.client, databases).await;
+        let pass = statements.pass(&self.connection, databases).await;
         Ok((*identity, pass.map_err(|error| failed(&error, "polling"))?))
     }
 
@@ -127,25 +131,25 @@ impl Session {
         if HAS_IDLE_SESSION_TIMEOUT <= self.version {
             set.push_str("; SET idle_session_timeout = 0");
         }
-        let preparing = |error: Error| failed(&error, "preparing to poll");
-        self.client.batch_execute(&set).await.map_err(preparing)?;
+        let preparing = |error: StatementError| failed(&error, "preparing to poll");
+        self.connection.execute(&set).await.map_err(preparing)?;
         self.catalog_locks
-            .get_or_try_init(|| CatalogLocks::prepare(&self.client))
+            .get_or_try_init(|| CatalogLocks::prepare(&self.connection))
             .await
             .map_err(preparing)?;
-        let identity = Identity::read(&self.client).await.map_err(preparing)?;
+        let identity = Identity::read(&self.connection).await.map_err(preparing)?;
         if self.key_pid.is_some_and(|pid| pid != identity.pid) {
             return Err(unsupported(
                 "a pooler answers at this address; a target is the server itself".to_owned(),
             ));
         }
-        let statements = Statements::prepare(&self.client, self.version).await;
+        let statements = Statements::prepare(&self.connection, self.version).await;
         Ok((identity, statements.map_err(preparing)?))
     }
 
     async fn say_who_blocks(&self, failure: &mut Failure) {
         let said = match self.catalog_locks.get() {
-            Some(catalog_locks) => catalog_locks.said(&self.client).await,
+            Some(catalog_locks) => catalog_locks.said(&self.connection).await,
             None => None,
         };
         let who = said.unwrap_or_else(|| "who holds it cannot be read".to_owned());
@@ -153,16 +157,16 @@ impl Session {
     }
 
     async fn names(&self) -> Option<Result<Names, Failure>> {
-        let read = Names::read(&self.client).await;
-        Some(read.map_err(|error| failure::of_statement(&error, "reading names")))
+        let read = Names::read(&self.connection).await;
+        Some(read.map_err(|error| error.failure("reading names")))
     }
 }
 
-fn failed(error: &Error, doing: &str) -> TurnError {
-    if failure::ends_connection(error) {
-        TurnError::Lost(failure::chain(error))
+fn failed(error: &StatementError, doing: &str) -> TurnError {
+    if error.ends_connection() {
+        TurnError::Lost(error.to_string())
     } else {
-        TurnError::Failed(failure::of_statement(error, doing))
+        TurnError::Failed(error.failure(doing))
     }
 }
 

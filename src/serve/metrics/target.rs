@@ -28,6 +28,11 @@ const SOURCE_LAST_SUCCESS: Family = gauge(
     &["target", "source"],
     "When a source was last read well.",
 );
+const SOURCE_FALLBACK: Family = gauge(
+    "plimsoll_source_fallback",
+    &["target", "source"],
+    "1 while a source is read over a replication connection, for want of an ordinary one.",
+);
 const READINGS: Family = counter(
     "plimsoll_readings_total",
     &["target", "outcome"],
@@ -252,7 +257,10 @@ fn write_sources(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
         // Nobody has looked for a while: neither up nor down.
         if is_read {
             sheet.add(&SOURCE_UP, &[target, name], flag(is_up));
-            if !is_up {
+            if is_up {
+                let is_fallback = source.fallback.is_some();
+                sheet.add(&SOURCE_FALLBACK, &[target, name], flag(is_fallback));
+            } else {
                 sheet.add(&SOURCE_FAILURE, &[target, name, &source.state], 1.0);
             }
         }

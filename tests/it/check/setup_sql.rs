@@ -220,6 +220,7 @@ async fn read(server: &Server, role: &str, readings: u32) {
         interval: Duration::from_millis(100),
         timeout: Duration::from_secs(5),
         budget: 1.0,
+        fallback: plimsoll_core::settings::Fallback::None,
     };
     let mailbox = Mailbox::new();
     let (_trouble, in_trouble) = watch::channel(false);

@@ -5,6 +5,7 @@ mod crowd;
 mod disk;
 mod ending;
 mod failover;
+mod fallback;
 mod kills;
 mod limits;
 mod line;

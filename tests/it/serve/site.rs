@@ -222,6 +222,7 @@ pub(super) fn read(name: &str) -> Published {
         state: "ok".to_owned(),
         error: None,
         last_success_at: Some(read_at),
+        fallback: None,
     }];
     status.holders = vec![HolderStatus {
         application: "payment-api".to_owned(),
@@ -288,6 +289,7 @@ fn observation() -> Observation {
         superusers: Vec::new(),
         counters: Vec::new(),
         counters_age: Duration::ZERO,
+        fallback: None,
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use plimsoll::load::Overrides;
 use plimsoll_core::judge::Severity;
 use plimsoll_core::judge::rule::{Level, Levels, RuleName, StateRule, Threshold};
-use plimsoll_core::settings::{PasswordFrom, ReceiverKind, Secret, Settings, default_rules};
+use plimsoll_core::settings::{
+    Fallback, PasswordFrom, ReceiverKind, Secret, Settings, default_rules,
+};
 use proptest::prelude::*;
 
 use super::Case;
@@ -78,6 +80,7 @@ external_url = "https://plimsoll.example.com/"
 name = "payment-db-primary"
 postgres = "postgresql://plimsoll@db:5432/postgres?sslmode=verify-full"
 password_file = "password"
+fallback = "replication"
 labels = { service = "payment", env = "production" }
 [[receivers]]
 name = "on-call"
@@ -110,6 +113,7 @@ repeat_interval_warning = "8h"
     // Relative to the file that names it, wherever the daemon was started.
     let password = PasswordFrom::File(settings.path().join("password"));
     assert_eq!(targets[0].password, Some(password));
+    assert_eq!(targets[0].fallback, Fallback::Replication);
 
     let [on_call, archive] = receivers.as_slice() else { panic!("two: {receivers:?}") };
     let ReceiverKind::Pagerduty { routing_key, base_url } = &on_call.kind else {

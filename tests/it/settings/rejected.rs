@@ -122,6 +122,8 @@ fn targets() {
         "[[targets]]\nname = \" db\"\npostgres = \"host=db\"",
         &long,
         "[[targets]]\npostgres = \"host=db\"\nlabels = { \"a/b\" = \"x\" }",
+        "[[targets]]\npostgres = \"host=db\"\nfallback = \"replicaton\"",
+        "[[targets]]\npostgres = \"host=db\"\nfallback = true",
     ]));
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Refusals are things that happened: each is in one reading, and nothing in SQL counts them. A
 //! reading in which somebody logged in, or was logged in, and nobody was refused says that it is
-//! over; any other says nothing.
+//! over; any other says nothing. Nor does one over a replication connection: it was made because
+//! our own login is refused, which lasts until one is let in.
 
 use super::{
     Condition, Finding, Findings, LevelFinding, Patience, RuleSet, StateRule, Subject, words,
@@ -11,8 +12,10 @@ use crate::reading::{Reading, Refusal};
 
 pub(super) fn find(set: &RuleSet, reading: &Reading, alerted: &[Subject]) -> Findings {
     let Some(rule) = set.logins_refused else { return Findings::Off };
-    let in_good_order =
-        reading.logins_tried || (reading.postgres.fresh && reading.postgres.known().is_some());
+    let known = reading.postgres.known();
+    let is_refused = known.is_some_and(|seen| seen.fallback.is_some());
+    let is_read = reading.postgres.fresh && known.is_some();
+    let in_good_order = !is_refused && (reading.logins_tried || is_read);
     let mut findings: Vec<Finding> = reading
         .refused_logins
         .iter()

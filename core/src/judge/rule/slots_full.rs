@@ -1,5 +1,5 @@
 //! `slots_full`: no slot is free for an ordinary role, or the server refuses our own login for
-//! want of slots.
+//! want of slots, whether or not it can be read over a replication connection meanwhile.
 //!
 //! From 2020-12-11 (`sorry, too many clients already`) and 2024-03-15 14:39 (100/100). One reading
 //! with nothing free can be a burst of logins that end at once, two are not; a refusal is certain.
@@ -16,6 +16,12 @@ pub(super) fn find(set: &RuleSet, reading: &Reading) -> Findings {
     let Some(rule) = set.slots_full else { return Findings::Off };
     if let Some(seen) = reading.postgres.known() {
         let slots = seen.slots();
+        if let Some(reason) = seen.fallback.filter(|reason| reason.is_want_of_slots())
+            && slots.free > 0
+        {
+            // Logins under way hold slots that no view shows.
+            return one(rule, Condition::Met, 1, words::refused(reason), slots.utilization);
+        }
         let condition = match slots.free {
             // Readings are counted here: one observation is not to be counted twice.
             _ if !reading.postgres.fresh => Condition::Unknown,

@@ -72,6 +72,7 @@ impl Checker<'_> {
             named_by_default: target.name.is_none(),
             postgres,
             password,
+            fallback: target.fallback.as_ref().map(|Val(fallback)| *fallback).unwrap_or_default(),
             labels,
             rules: rules?,
         })

@@ -103,6 +103,7 @@ pub(super) fn target(name: &str, seen: Observation) -> Arc<Published> {
         state: "ok".to_owned(),
         error: None,
         last_success_at: Some(read_at),
+        fallback: None,
     };
     // Further sources come later; their failures look like this.
     let log =
@@ -235,6 +236,7 @@ pub(super) fn observation() -> Observation {
             sessions_killed: Some(1),
         }],
         counters_age: Duration::ZERO,
+        fallback: None,
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,
