@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::judge::alert::{Alert, AlertState};
 use crate::judge::incident::{AlertFact, Holder, IncidentState, Report};
-use crate::judge::rule::words;
+use crate::judge::rule::{RuleSet, words};
 use crate::judge::switch::Switch;
-use crate::judge::{State, TargetIdentity, Verdict};
+use crate::judge::{Rules, Severity, State, Verdict};
 use crate::message;
 use crate::reading::postgres::{Group, Observation, Server, Slots};
 use crate::reading::{Reading, Refusal};
@@ -361,6 +361,9 @@ pub struct Published {
     pub refused_total: BTreeMap<Refusal, u64>,
     /// Readings since the start, by whether the server could be read: `ok` or the failure's word.
     pub readings_total: BTreeMap<&'static str, u64>,
+    /// The slots in use above which the rule `slots` is crossed, by severity; without those that
+    /// are turned off, and empty while slots are unknown.
+    pub slots_marks: BTreeMap<Severity, f64>,
 }
 
 impl Published {
@@ -384,19 +387,15 @@ impl Published {
             last_success_at: None,
             refused_total: BTreeMap::new(),
             readings_total: BTreeMap::new(),
+            slots_marks: BTreeMap::new(),
         }
     }
 }
 
 impl Published {
     /// The public form after a reading, following on what was published before.
-    pub fn after(
-        &self,
-        reading: Reading,
-        target: &TargetIdentity,
-        state: &State,
-        verdict: &Verdict,
-    ) -> Self {
+    pub fn after(&self, reading: Reading, rules: &Rules, state: &State, verdict: &Verdict) -> Self {
+        let target = &rules.target;
         let mut next = self.clone();
         let outcome = match &reading.postgres.seen {
             _ if reading.postgres.is_stale() => "stale",
@@ -425,9 +424,18 @@ impl Published {
             alerts: state.episode.alerts.iter().map(AlertStatus::from_alert).collect(),
             incident: verdict.open.as_ref().map(IncidentStatus::from_report),
         };
+        next.slots_marks =
+            known.map(|seen| slots_marks(&rules.set, seen.slots().usable)).unwrap_or_default();
         next.reading = Some(reading);
         next
     }
+}
+
+fn slots_marks(set: &RuleSet, usable: u32) -> BTreeMap<Severity, f64> {
+    let Some(levels) = set.slots else { return BTreeMap::new() };
+    let marked = [(Severity::Warning, levels.warning), (Severity::Critical, levels.critical)];
+    let marks = marked.into_iter().filter_map(|(severity, level)| Some((severity, level?)));
+    marks.map(|(severity, level)| (severity, level.threshold.mark(usable))).collect()
 }
 
 /// The highest severity of what fires; `unknown` if nothing does and the server is not readable.
@@ -452,4 +460,33 @@ fn source(reading: &Reading, outcome: &str, last_success_at: Option<Timestamp>) 
     let refused = reading.postgres.known().and_then(|seen| seen.fallback);
     let fallback = refused.map(|reason| reason.word().to_owned());
     SourceStatus { source, state, error, last_success_at, fallback }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::judge::rule::{Level, Levels, Threshold};
+
+    #[track_caller]
+    fn check(warning: Option<Threshold>, critical: Option<Threshold>, marks: &[(Severity, f64)]) {
+        let level = |threshold: Threshold| {
+            let zero = Duration::ZERO;
+            Level { threshold, hold: zero, keep_firing_for: zero }
+        };
+        let levels = Levels { warning: warning.map(level), critical: critical.map(level) };
+        let set = RuleSet { slots: Some(levels), ..RuleSet::off() };
+        assert_eq!(slots_marks(&set, 50), marks.iter().copied().collect());
+    }
+
+    #[test]
+    fn a_mark_is_where_the_rule_is_crossed() {
+        let ratio = Some(Threshold::Ratio { above: 0.75, clear_below: 0.7 });
+        let used = Some(Threshold::Used { above: 32, clear_below: 28 });
+        check(ratio, used, &[(Severity::Warning, 37.5), (Severity::Critical, 32.0)]);
+        check(None, ratio, &[(Severity::Critical, 37.5)]);
+        check(None, None, &[]);
+        assert!(slots_marks(&RuleSet::off(), 50).is_empty());
+    }
 }

@@ -172,7 +172,7 @@ impl Turn {
         let (state, verdict) = step(&rules, self.state.clone(), &input);
         self.state = state;
         let before = Arc::clone(&watch.published.borrow());
-        let after = before.after(input.reading, &rules.target, &self.state, &verdict);
+        let after = before.after(input.reading, &rules, &self.state, &verdict);
         watch.published.send_replace(Arc::new(after));
         let in_trouble = !self.state.episode.alerts.is_empty();
         watch.trouble.send_if_modified(|told| std::mem::replace(told, in_trouble) != in_trouble);
@@ -314,7 +314,7 @@ pub(super) async fn take_failure(
     let (state, verdict) = step(rules, State::restored(episode, memory), &input);
     if let Some(published) = published {
         let before = Arc::clone(&published.borrow());
-        let after = before.after(input.reading, &rules.target, &state, &verdict);
+        let after = before.after(input.reading, rules, &state, &verdict);
         published.send_replace(Arc::new(after));
     }
     let said = said(&verdict);

@@ -60,6 +60,11 @@ const SLOTS_FREE: Family = gauge(
 );
 const SLOTS_UTILIZATION: Family =
     gauge("plimsoll_slots_utilization_ratio", &["target"], "Used slots over usable ones.");
+const SLOTS_MARK: Family = gauge(
+    "plimsoll_slots_mark",
+    &["target", "severity"],
+    "Used slots above which the rule slots is crossed.",
+);
 
 const LONGEST_IN_STATE: Family = gauge(
     "plimsoll_longest_in_state_seconds",
@@ -211,6 +216,9 @@ pub(super) fn write_small(sheet: &mut Sheet, scrape: &Scrape, published: &Publis
     write_alerts(sheet, published);
     if let Some(seen) = seen_now(scrape, published) {
         write_server(sheet, target, seen);
+        for (severity, mark) in &published.slots_marks {
+            sheet.add(&SLOTS_MARK, &[target, severity.word()], *mark);
+        }
     }
 }
 

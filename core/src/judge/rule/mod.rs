@@ -156,6 +156,17 @@ pub enum Threshold {
     },
 }
 
+impl Threshold {
+    /// The number of connections above which it is crossed, where there are so many. Not whole in
+    /// general: 80 % of 47 is 37.6.
+    pub fn mark(&self, of: u32) -> f64 {
+        match *self {
+            Self::Ratio { above, .. } => above * f64::from(of),
+            Self::Used { above, .. } => f64::from(above),
+        }
+    }
+}
+
 /// Levels for all subjects of a rule, and other ones (or none) for some.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubjectRule {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use plimsoll_core::judge::Severity;
 use plimsoll_core::reading::postgres::{
     BackendCount, ConnectionLimit, Cost, DatabaseCounters, Group, Limits, Observation, Server,
     SessionState,
@@ -121,6 +122,7 @@ pub(super) fn target(name: &str, seen: Observation) -> Arc<Published> {
     published.last_success_at = Some(read_at);
     published.refused_total = BTreeMap::from([(Refusal::AllSlotsTaken, 4)]);
     published.readings_total = BTreeMap::from([("ok", 2340), ("refused", 2)]);
+    published.slots_marks = BTreeMap::from([(Severity::Warning, 37.6), (Severity::Critical, 42.3)]);
     published.reading = Some(Reading {
         at: read_at,
         elapsed: Duration::from_secs(1),
