@@ -1,5 +1,7 @@
 //! What the command says of settings and places that cannot be used.
 
+use std::process::{Command, Stdio};
+
 use super::*;
 
 fn refused(mut command: Command) -> (Option<i32>, String) {

@@ -1,6 +1,6 @@
 //! What is beside a target must not disturb its watch: other targets, clients, the way out.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use plimsoll::drill::receiver::{Behaviour, Receiver};
 use plimsoll::drill::server::Mode;

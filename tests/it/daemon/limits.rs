@@ -2,6 +2,7 @@
 //! still do, it does, and the other targets are watched as before.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use plimsoll::drill::receiver::{Behaviour, Receiver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
