@@ -1,6 +1,6 @@
 # The commands of this project. `make demo` shows it, `make test` proves it, `make check` keeps it.
 
-.PHONY: demo test test-matrix check fmt clippy docs licences unused soak bench bench-blind bench-publish
+.PHONY: demo test test-matrix test-interop check fmt clippy docs licences unused soak bench bench-blind bench-publish
 
 KEEP ?=
 
@@ -17,6 +17,10 @@ test-matrix: ## what reads servers, on PostgreSQL 13 to 18
 	scripts/need rust postgres ip openssl
 	scripts/test-matrix
 
+test-interop: ## the image and the dashboard, with what they are put together with
+	scripts/need rust musl postgres prometheus buildah debootstrap
+	cargo test --test interop
+
 check: fmt clippy docs licences unused ## what has no test
 
 fmt:
@@ -24,6 +28,7 @@ fmt:
 
 clippy:
 	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --test interop -- --deny warnings # not one of all targets: it is run by name
 
 docs:
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
