@@ -24,6 +24,8 @@ pub(super) struct Kept {
     pub(super) session: Arc<Session>,
     pub(super) way: Way,
     pub(super) drive: AbortHandle,
+    /// A poll was answered on it, with rows or with an error.
+    pub(super) has_answered: bool,
 }
 
 impl Source {
@@ -84,7 +86,8 @@ impl Source {
         }
         let connection = Connection::new(login.client, login.way);
         let session = Session::new(id, connection, login.key_pid, &login.version);
-        self.kept = Some(Kept { session: Arc::new(session), way: login.way, drive });
+        let session = Arc::new(session);
+        self.kept = Some(Kept { session, way: login.way, drive, has_answered: false });
         self.due = now;
     }
 
@@ -140,7 +143,16 @@ impl Source {
         tracing::warn!(session, why, "lost the connection");
         kept.drive.abort();
         self.end_poll();
-        self.logins.note_loss(now);
+        if kept.has_answered {
+            self.logins.note_loss(now);
+            return;
+        }
+        // It lets us in and is gone: no better than a login that failed.
+        if kept.way == Way::Ordinary {
+            self.logins.put_off(now);
+        }
+        let text = format!("the connection was lost before a poll was answered: {why}");
+        self.fail(Failure { kind: FailureKind::Stopped, text, sqlstate: None }, now);
     }
 
     /// Why readings come over a replication connection; `None` while they do not.

@@ -130,10 +130,12 @@ impl Logins {
 
     /// Notes that the one under way is in.
     pub(super) fn note_success(&mut self) {
-        let login = self.under_way.take();
-        if login.is_some_and(|login| login.way == Way::Ordinary) {
-            self.failed = 0;
-        }
+        self.under_way = None;
+    }
+
+    /// Notes that an ordinary connection answers: from now on none has failed.
+    pub(super) fn note_answer(&mut self) {
+        self.failed = 0;
     }
 
     /// Notes that the one under way failed, and says which that was. After an ordinary one the
@@ -141,10 +143,15 @@ impl Logins {
     pub(super) fn note_failure(&mut self, now: Instant) -> Option<UnderWay> {
         let login = self.under_way.take();
         if login.as_ref().is_none_or(|login| login.way == Way::Ordinary) {
-            self.failed = self.failed.saturating_add(1);
-            self.not_ordinary_before = now + pace::backoff(self.failed, fastrand::f64());
+            self.put_off(now);
         }
         login
+    }
+
+    /// The next ordinary one waits for longer than the last.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.failed = self.failed.saturating_add(1);
+        self.not_ordinary_before = now + pace::backoff(self.failed, fastrand::f64());
     }
 
     /// Notes that the kept connection is lost: the next login comes at once, unless the last one

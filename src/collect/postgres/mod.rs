@@ -333,6 +333,14 @@ impl Source {
         if let Some(names) = turn.names {
             self.names.take(names, now);
         }
+        if !matches!(turn.outcome, Err(TurnError::Lost(_)))
+            && let Some(kept) = &mut self.kept
+        {
+            kept.has_answered = true;
+            if kept.way == Way::Ordinary {
+                self.logins.note_answer();
+            }
+        }
         match turn.outcome {
             Ok((identity, pass)) => self.take_pass(identity, pass, &poll, now),
             Err(TurnError::Failed(failure)) => self.fail(failure, now),

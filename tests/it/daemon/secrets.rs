@@ -2,6 +2,7 @@
 //! everything searched that leaves the program.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use plimsoll::drill::receiver::{Behaviour, Receiver};
 

@@ -1,5 +1,7 @@
 //! A daemon that is told nothing: what it needs is in the surroundings, as for any program of libpq.
 
+use std::process::Command;
+
 use super::*;
 
 /// How many sessions of ours are at a server.

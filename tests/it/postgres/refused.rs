@@ -161,3 +161,32 @@ async fn a_pooler_in_the_way_is_found_by_the_key_of_the_backend() {
         assert!(failure.text.starts_with("a pooler answers"), "{failure:?}");
     }
 }
+
+/// Lets everybody in as the server does, and is gone: a proxy whose server is.
+async fn lets_in_and_closes(port: u16, listener: TcpListener) {
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut startup = vec![0; 4096];
+        let count = client.read(&mut startup).await.unwrap();
+        server.write_all(&startup[..count]).await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(READY) && server.read_buf(&mut said).await.unwrap() > 0 {}
+        client.write_all(&said).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_lets_us_in_and_is_gone_is_said_to_be_stopped() {
+    let server = server(20, &[]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(lets_in_and_closes(server.port(), listener));
+    let watch = Watch::start(settings(&format!("postgresql://watcher@{address}/?sslmode=disable")));
+    for _ in 0..2 {
+        let failure = watch.failure(FailureKind::Stopped).await;
+        let expected = "the connection was lost before a poll was answered";
+        assert!(failure.text.starts_with(expected), "{failure:?}");
+    }
+}
