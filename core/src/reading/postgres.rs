@@ -32,7 +32,7 @@ pub struct Observation {
     /// Counters a database, raw; empty until they were read once.
     pub counters: Vec<DatabaseCounters>,
     /// How long ago they were read. Up to 14 that is every 15 s, unless the statistics collector
-    /// stalls; later with every poll.
+    /// stalls; later every 5 s.
     #[serde(default)]
     pub counters_age: Duration,
     /// How our ordinary login was refused, where this was read over a replication connection in

@@ -1,8 +1,8 @@
 //! The counters of databases from one reading of them to the next, with their age.
 //!
-//! From 15 on they are read with every poll. Up to 14 the statistics collector gives them, which
-//! makes a session wait some 12 ms, and for 10 s while it stalls: there they are asked for seldom
-//! and not waited for, and what is held in between is of before.
+//! From 15 on they are read every 5 s. Up to 14 the statistics collector gives them, which makes a
+//! session wait some 12 ms, and for 10 s while it stalls: there they are asked for seldom and not
+//! waited for. What is held in between is of before.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,23 @@ use jiff::Timestamp;
 
 use super::poll::Counters;
 
+/// From 15 on they are read this often: with every fifth poll at the shipped tick. A session's own
+/// come up to 10 s late (pgstat.c), no rule judges them over less than 30 s, and at every poll they
+/// would be a seventh of what a poll of a small server costs.
+const APART: Duration = Duration::from_millis(4_500);
+
 /// Up to 14 they are read this often.
 const DEAR_APART: Duration = Duration::from_secs(15);
 
 /// Up to 14 they are not waited for longer: the next poll stands behind them.
 const DEAR_AT_MOST: Duration = Duration::from_millis(250);
+
+/// That a poll is to read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CountersAsk {
+    /// How long it may wait for them, where they are dear.
+    pub(super) at_most: Option<Duration>,
+}
 
 /// The counters as they were read last.
 #[derive(Debug, Default)]
@@ -34,14 +46,19 @@ pub(super) struct Epoch {
 }
 
 impl CountersCache {
-    /// How long a poll that begins now may wait for them where they are dear; `None` if it is not
-    /// to ask for them there. An attempt that fails is one, too.
-    pub(super) fn ask(&mut self, now: Instant, timeout: Duration) -> Option<Duration> {
-        if self.tried.is_some_and(|at| now < at + DEAR_APART) {
+    /// Whether a poll that begins now is to read them. An attempt that fails is one, too.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        dear: bool,
+    ) -> Option<CountersAsk> {
+        let apart = if dear { DEAR_APART } else { APART };
+        if self.tried.is_some_and(|at| now < at + apart) {
             return None;
         }
         self.tried = Some(now);
-        Some(DEAR_AT_MOST.min(timeout / 2))
+        Some(CountersAsk { at_most: dear.then(|| DEAR_AT_MOST.min(timeout / 2)) })
     }
 
     /// On a new connection they are read at once: they may have been lost in a crash.
@@ -95,15 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn they_are_asked_for_every_15_s_whatever_comes_of_it() {
+    fn they_are_asked_for_at_their_rhythm_whatever_comes_of_it() {
         let (mut cache, now) = (CountersCache::default(), clock::monotonic());
-        let timeout = Duration::from_secs(5);
-        assert_eq!(cache.ask(now, timeout), Some(DEAR_AT_MOST));
-        assert_eq!(cache.ask(now + Duration::from_secs(14), timeout), None);
-        assert_eq!(cache.ask(now + DEAR_APART, timeout), Some(DEAR_AT_MOST));
+        let (timeout, second) = (Duration::from_secs(5), Duration::from_secs(1));
+        let asked = |at_most| Some(CountersAsk { at_most });
+        assert_eq!(cache.ask(now, timeout, true), asked(Some(DEAR_AT_MOST)));
+        assert_eq!(cache.ask(now + second * 14, timeout, true), None);
+        assert_eq!(cache.ask(now + DEAR_APART, timeout, true), asked(Some(DEAR_AT_MOST)));
         cache.doubt();
         let short = Duration::from_millis(100);
-        assert_eq!(cache.ask(now + DEAR_APART, short), Some(short / 2));
+        assert_eq!(cache.ask(now + DEAR_APART, short, true), asked(Some(short / 2)));
+
+        cache.doubt();
+        assert_eq!(cache.ask(now, timeout, false), asked(None));
+        assert_eq!(cache.ask(now + second * 4, timeout, false), None);
+        assert_eq!(cache.ask(now + second * 5, timeout, false), asked(None));
     }
 
     #[test]

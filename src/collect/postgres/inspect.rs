@@ -352,7 +352,7 @@ async fn look(
 
 /// One pass of the poll, judged as the daemon judges it.
 async fn slots(session: Session) -> Result<Slots, Failure> {
-    let ask = Ask { names: true, names_if_unknown: false, dear_counters: None };
+    let ask = Ask { names: true, names_if_unknown: false, counters: None };
     let turn = Arc::new(session).turn(Arc::new(Names::default()), ask).await;
     let (identity, pass) = turn.outcome.map_err(|error| match error {
         TurnError::Failed(failure) => failure,

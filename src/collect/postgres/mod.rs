@@ -288,7 +288,11 @@ impl Source {
         let ask = Ask {
             names: self.names.are_old(now),
             names_if_unknown: self.names.may_be_read(now),
-            dear_counters: self.counters.ask(now, self.settings.timeout),
+            counters: self.counters.ask(
+                now,
+                self.settings.timeout,
+                kept.session.has_dear_counters(),
+            ),
         };
         self.polls.spawn(Arc::clone(&kept.session).turn(self.names.known(), ask));
         self.poll = Some(Waited { began: now, said_late: false });

@@ -139,12 +139,14 @@ fn groups(activity: &[Activity], names: &Names) -> Vec<Group> {
     let mut groups: Vec<Group> = client_groups(activity).map(group).collect();
     // The largest first, and always in one order.
     groups.sort_by(|a, b| {
-        let by_name = |g: &Group| {
-            (g.application.clone(), g.role.clone(), g.database.clone(), g.address.clone(), g.state)
-        };
         b.connections.cmp(&a.connections).then_with(|| by_name(a).cmp(&by_name(b)))
     });
     groups
+}
+
+fn by_name(group: &Group) -> ([&str; 4], SessionState) {
+    let Group { application, role, database, address, state, .. } = group;
+    ([application, role, database, address], *state)
 }
 
 fn other_backends(activity: &[Activity]) -> Vec<BackendCount> {

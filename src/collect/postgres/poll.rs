@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures_util::future::{join, join3, try_join3};
 use jiff::Timestamp;
 
+use super::counters::CountersAsk;
 use super::rows::{Connection, Parameter, Row, Statement, StatementError};
 use super::text::Text;
 
-/// Which server this is, its limits and its clock. One row.
+/// Which server this is, and its limits. One row, read once: a server has to be started anew for any
+/// of it to change, but for the three that come with each [`ACTIVITY`], too.
 const FACTS: &str = "
     SELECT current_setting('server_version_num')::int4 AS version_num,
         current_setting('server_version') AS version,
@@ -29,8 +31,8 @@ const FACTS: &str = "
         current_setting('session_authorization') AS role";
 
 /// Every backend, grouped; then the single client sessions that matter, our own left out: at most
-/// 25 of each kind, longest first, so that a queue of a thousand waiters does not hide the one that
-/// they wait for. Rows of sessions have a pid. `query` is cut in bytes and sent as they are: it may
+/// 25 of each kind, and 5 idle ones, longest first, so that a queue of a thousand waiters does not
+/// hide the one that they wait for. Rows of sessions have a pid. `query` is cut in bytes and sent as they are: it may
 /// be text of another encoding, and every function of text may fail on it.
 ///
 /// The shape is the cheapest of those that were measured (docs/benchmarks.md). All columns are
@@ -58,7 +60,7 @@ const ACTIVITY: &str = "
         UNION ALL
         (SELECT pid FROM clients WHERE kind = 'active' ORDER BY xact_start LIMIT 25)
         UNION ALL
-        (SELECT pid FROM clients WHERE kind = 'idle' ORDER BY state_change LIMIT 25)
+        (SELECT pid FROM clients WHERE kind = 'idle' ORDER BY state_change LIMIT 5)
     )
     SELECT NULL::int4 AS pid, backend_type, usesysid, datid, application_name,
         host(client_addr) AS address, client_port = -1 AS is_local, state,
@@ -68,7 +70,10 @@ const ACTIVITY: &str = "
         NULL::text AS wait, NULL::timestamptz AS started_at, NULL::float8 AS transaction_seconds,
         NULL::bytea AS query,
         bool_or(backend_type IS NULL AND query = '<insufficient privilege>') AS is_hidden,
-        date_part('epoch', clock_timestamp() - statement_timestamp()) AS server_seconds
+        date_part('epoch', clock_timestamp() - statement_timestamp()) AS server_seconds,
+        (SELECT pg_is_in_recovery()) AS in_recovery,
+        (SELECT clock_timestamp()) AS clock,
+        (SELECT current_setting('track_activities')) AS track_activities
     FROM activity
     GROUP BY backend_type, usesysid, datid, application_name, client_addr, client_port = -1, state
     UNION ALL
@@ -79,7 +84,8 @@ const ACTIVITY: &str = "
         wait_event_type || '/' || wait_event, backend_start,
         date_part('epoch', statement_timestamp() - xact_start),
         substr(textsend(query), 1, 1024), false,
-        date_part('epoch', clock_timestamp() - statement_timestamp())
+        date_part('epoch', clock_timestamp() - statement_timestamp()),
+        NULL, NULL, NULL
     FROM activity JOIN chosen USING (pid)";
 
 /// Counters of the databases that are known by name.
@@ -126,7 +132,7 @@ const IDENTITY: &str = "
 /// The statements of one session.
 #[derive(Debug)]
 pub(super) struct Statements {
-    facts: Statement,
+    facts: Facts,
     activity: Statement,
     counters: Statement,
 }
@@ -217,6 +223,7 @@ impl Statements {
         let prepare = |sql| connection.prepare(sql);
         let (facts, activity, counters) =
             try_join3(prepare(FACTS), prepare(ACTIVITY), prepare(counters)).await?;
+        let facts = Facts::from_row(&connection.query_one(&facts).await?)?;
         Ok(Self { facts, activity, counters })
     }
 
@@ -224,18 +231,17 @@ impl Statements {
     pub(super) async fn pass(
         &self,
         connection: &Connection,
-        databases: Option<(&[u32], Option<Duration>)>,
+        databases: Option<(&[u32], CountersAsk)>,
     ) -> Result<Pass, StatementError> {
         let counters = async {
             match databases {
-                Some((oids, at_most)) => self.counters(connection, oids, at_most).await.map(Some),
+                Some((oids, ask)) => self.counters(connection, oids, ask.at_most).await.map(Some),
                 None => Ok(None),
             }
         };
         let activity = connection.query(&self.activity, Parameter::None);
-        let both = join(connection.query_one(&self.facts), activity);
-        let ((facts, activity), counters) = join(both, counters).await;
-        let (facts, activity) = (facts?, activity?);
+        let (activity, counters) = join(activity, counters).await;
+        let activity = activity?;
         // Slots are worth having without them: those of before are shown until the next time.
         let counters = match counters {
             Err(error) if error.ends_connection() => return Err(error),
@@ -244,7 +250,7 @@ impl Statements {
         let seconds = |rows: &[Row]| latest(rows, "server_seconds");
         let server_seconds = seconds(&activity)? + seconds(counters.as_deref().unwrap_or(&[]))?;
         Ok(Pass {
-            facts: Facts::from_row(&facts)?,
+            facts: self.facts.at(&activity)?,
             activity: activity.iter().map(Activity::from_row).collect::<Result<_, _>>()?,
             counters: counters
                 .map(|rows| rows.iter().map(Counters::from_row).collect::<Result<_, _>>())
@@ -356,6 +362,18 @@ impl Facts {
             rds_reserved: text(row, "rds_reserved")?.as_deref().map_or(0, count),
             track_activities: text(row, "track_activities")?.as_deref() != Some("off"),
             role: text(row, "role")?.unwrap_or_default(),
+        })
+    }
+
+    /// The same, with what can change while a connection lasts. Groups come first, and there is
+    /// always one: ours.
+    fn at(&self, activity: &[Row]) -> Result<Self, StatementError> {
+        let Some(row) = activity.first() else { return Ok(self.clone()) };
+        Ok(Self {
+            in_recovery: row.get("in_recovery")?,
+            clock: row.get("clock")?,
+            track_activities: text(row, "track_activities")?.as_deref() != Some("off"),
+            ..self.clone()
         })
     }
 }

@@ -1,11 +1,11 @@
 //! A session on the server, and one turn of it: a pass of the poll and, when due, the names.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use plimsoll_core::reading::{Failure, FailureKind};
 use tokio::sync::OnceCell;
 
+use super::counters::CountersAsk;
 use super::names::Names;
 use super::observe;
 use super::poll::{CatalogLocks, Identity, Pass, Statements};
@@ -40,8 +40,8 @@ pub(super) struct Ask {
     pub(super) names: bool,
     /// Names are read, too, if somebody is seen who has none.
     pub(super) names_if_unknown: bool,
-    /// Counters are read where they are expensive, and not waited for longer.
-    pub(super) dear_counters: Option<Duration>,
+    /// Counters are read, too.
+    pub(super) counters: Option<CountersAsk>,
 }
 
 /// What came of a turn.
@@ -81,6 +81,11 @@ impl Session {
         }
     }
 
+    /// Whether a poll may have to wait for counters.
+    pub(super) fn has_dear_counters(&self) -> bool {
+        self.version < HAS_SHARED_COUNTERS
+    }
+
     /// One turn.
     pub(super) async fn turn(self: Arc<Self>, names: Arc<Names>, ask: Ask) -> Turn {
         // The very first pass waits for the names, so that it has the counters of all databases.
@@ -109,11 +114,7 @@ impl Session {
     async fn pass(&self, names: &Names, ask: &Ask) -> Result<(Identity, Pass), TurnError> {
         let (identity, statements) = self.ready.get_or_try_init(|| self.prepare()).await?;
         let databases: Vec<u32> = names.databases.keys().copied().collect();
-        let databases = if HAS_SHARED_COUNTERS <= self.version {
-            Some((databases.as_slice(), None))
-        } else {
-            ask.dear_counters.map(|at_most| (databases.as_slice(), Some(at_most)))
-        };
+        let databases = ask.counters.map(|ask| (databases.as_slice(), ask));
         let pass = statements.pass(&self.connection, databases).await;
         Ok((*identity, pass.map_err(|error| failed(&error, "polling"))?))
     }
