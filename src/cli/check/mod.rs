@@ -4,6 +4,7 @@
 //! It changes nothing, sends nothing, and has one connection at a server, for a moment. What is
 //! read is read by `collect`, `notify` and `store`; here it is judged and shown.
 
+mod fallback;
 pub(super) mod finding;
 mod machine;
 mod receiver;

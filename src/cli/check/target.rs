@@ -7,7 +7,7 @@ use plimsoll_core::judge::rule::{Levels, Threshold};
 use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 
 use super::finding::Finding;
-use super::{slots, statement_log};
+use super::{fallback, slots, statement_log};
 use crate::cli::sql;
 use crate::collect::postgres::inspect::{Inspection, Link, Membership};
 
@@ -34,7 +34,7 @@ pub(super) struct Wanted {
 
 /// What there is to say of a target that was seen.
 pub(super) fn find(wanted: &Wanted, seen: &Inspection) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         reach(seen),
         version(seen),
         privileges(seen),
@@ -47,7 +47,9 @@ pub(super) fn find(wanted: &Wanted, seen: &Inspection) -> Vec<Finding> {
         slots::free(seen),
         slots::resting(wanted, seen),
         statement_log::find(seen),
-    ]
+    ];
+    findings.extend(fallback::find(seen));
+    findings
 }
 
 /// What there is to say of one that could not be seen. `role` is who the address names.
@@ -230,6 +232,10 @@ fn reserved_slots(seen: &Inspection) -> Finding {
     let name = &seen.role.name;
     if seen.role.is_superuser {
         let text = format!("{name} is a superuser: it gets in while a reserved slot is free");
+        return Finding::ok(CHECK, text);
+    }
+    if seen.fallback == Some(Ok(())) {
+        let text = "none are needed: the fallback reads a server that has no slot left";
         return Finding::ok(CHECK, text);
     }
     let Some(place) = seen.membership(RESERVED_ROLE) else {

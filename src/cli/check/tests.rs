@@ -69,6 +69,7 @@ fn well() -> Inspection {
         track_activities: Vec::new(),
         resting: Vec::new(),
         slots: Ok(Slots::new(limits, 20)),
+        fallback: None,
     }
 }
 
@@ -238,6 +239,39 @@ fn both_halves_of_the_right_to_reserved_slots() {
     warning  reserved_slots: PostgreSQL 15 has no slots that a role like plimsoll could use when all others are taken
                hint: the kept connection goes on in a full server, but one that is cut does not come back. Ways: `fallback = "replication"` for this target (ALTER ROLE … REPLICATION), or a superuser
     "#);
+}
+
+#[test]
+fn a_fallback_is_worth_what_was_tried() {
+    let tried = |kind, sqlstate: &str, text: &str| {
+        let failure = Failure { kind, text: text.to_owned(), sqlstate: Some(sqlstate.to_owned()) };
+        said(|seen| seen.fallback = Some(Err(failure)))
+    };
+    insta::assert_snapshot!(tried(FailureKind::NotAllowed, "42501", "permission denied"), @r"
+    warning  fallback: a replication connection does not get in: permission denied
+               run: ALTER ROLE plimsoll REPLICATION;
+               hint: with it the role can copy the whole cluster: see docs/operations.md first
+    ");
+    insta::assert_snapshot!(tried(FailureKind::NotAllowed, "28000", "no pg_hba.conf entry"), @r"
+    warning  fallback: a replication connection does not get in: no pg_hba.conf entry
+               hint: pg_hba.conf lets it in by a line that names the database or `all`; lines for `replication` are for other connections
+    ");
+    let none_free = FailureKind::Refused(Refusal::WalSenders);
+    insta::assert_snapshot!(tried(none_free, "53300", "exceeds max_wal_senders"), @r"
+    warning  fallback: a replication connection does not get in: exceeds max_wal_senders
+               hint: no walsender is free: raise max_wal_senders, with wal_level above minimal, and start the server anew
+    ");
+    insta::assert_snapshot!(tried(FailureKind::TooSlow, "57014", "not answered"), @r"
+    warning  fallback: a replication connection does not get in: not answered
+    ");
+    // With it nobody needs slots that are reserved.
+    let mut seen = well();
+    seen.fallback = Some(Ok(()));
+    seen.role.memberships.remove("pg_use_reserved_connections");
+    let findings = find(&wanted(), &seen);
+    assert!(findings.iter().all(|finding| finding.grade == Grade::Ok));
+    let all: String = findings.iter().map(Finding::to_string).collect();
+    assert!(all.contains("ok       fallback: a replication connection gets in"), "{all}");
 }
 
 #[test]

@@ -1,18 +1,19 @@
 //! One look at a server, for `plimsoll check` and `plimsoll setup-sql`: what the daemon will meet
 //! there, as a value. What is good and bad about it is judged in `cli::check`.
 //!
-//! One login and never a second: in a full server, or at one that is stuck, each holds a slot. The
-//! session says goodbye. Unlike the polls it reads catalogs, with the same lock timeout.
+//! One login at a time: in a full server, or at one that is stuck, each holds a slot. The session
+//! says goodbye, and only then is a fallback tried, where settings ask for one. Unlike the polls it
+//! reads catalogs, with the same lock timeout.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use plimsoll_core::reading::postgres::Slots;
 use plimsoll_core::reading::{Failure, FailureKind};
+use plimsoll_core::settings::Fallback;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Error, Row};
 
@@ -95,6 +96,9 @@ pub struct Inspection {
     pub resting: Vec<Resting>,
     /// The slots as the daemon's own poll counts them; or why it cannot.
     pub slots: Result<Slots, Failure>,
+    /// Whether the server could be read over a replication connection; `None` if settings do not
+    /// ask for that.
+    pub fallback: Option<Result<(), Failure>>,
 }
 
 /// The role that we logged in as.
@@ -214,7 +218,23 @@ pub async fn inspect(settings: Arc<SourceSettings>, rest: Duration) -> Result<In
     let looking = look(client, key_pid, first, &settings, rest);
     let seen = tokio::time::timeout(patience, looking).await;
     drive.end().await;
-    seen.unwrap_or_else(|_| Err(silence("what was asked was not answered", patience)))
+    let mut seen = seen.unwrap_or_else(|_| Err(silence(UNANSWERED, patience)))?;
+    // The first session has gone: there is never a second one beside it.
+    if settings.fallback == Fallback::Replication {
+        seen.fallback = Some(try_fallback(&settings).await);
+    }
+    Ok(seen)
+}
+
+/// Tries the fallback: `pg_hba.conf` and the number of walsenders are known to the server alone.
+async fn try_fallback(settings: &Arc<SourceSettings>) -> Result<(), Failure> {
+    let (login, drive) = enter(settings, walsender::Way::Replication).await?;
+    let patience = settings.timeout * 2;
+    let connection = Connection::new(login.client, login.way);
+    let polling = slots(Session::new(0, connection, login.key_pid, &login.version));
+    let polled = tokio::time::timeout(patience, polling).await;
+    drive.end().await;
+    polled.unwrap_or_else(|_| Err(silence(UNANSWERED, patience))).map(drop)
 }
 
 /// The major version of a server.
@@ -252,6 +272,29 @@ impl Drive {
     }
 }
 
+/// A login that succeeded, without what drives it.
+struct Entered {
+    client: Client,
+    way: walsender::Way,
+    key_pid: Option<i32>,
+    version: String,
+}
+
+/// Logs in, once.
+async fn enter(
+    settings: &Arc<SourceSettings>,
+    way: walsender::Way,
+) -> Result<(Entered, Drive), Failure> {
+    let patience = settings.timeout * 2;
+    let login = login(Arc::clone(settings), Ledger::default(), Arc::default(), way);
+    let login = tokio::time::timeout(patience, login).await;
+    let login = login.map_err(|_| silence("the login was not answered", patience))?;
+    let Login { client, way, key_pid, version, drive } = login.map_err(|error| error.failure())?;
+    let mut driving = JoinSet::new();
+    driving.spawn(async move { drop(drive.await) });
+    Ok((Entered { client, way, key_pid, version }, Drive(driving)))
+}
+
 /// What is asked before all else.
 struct First {
     pid: i32,
@@ -261,16 +304,9 @@ struct First {
 
 impl Visit {
     async fn begin(settings: &Arc<SourceSettings>) -> Result<Self, Failure> {
-        let reached = Arc::new(AtomicBool::new(false));
         let patience = settings.timeout * 2;
-        let login =
-            login(Arc::clone(settings), Ledger::default(), reached, walsender::Way::Ordinary);
-        let login = tokio::time::timeout(patience, login).await;
-        let login = login.map_err(|_| silence("the login was not answered", patience))?;
-        let Login { client, key_pid, drive, .. } = login.map_err(|error| error.failure())?;
-        let mut driving = JoinSet::new();
-        driving.spawn(async move { drop(drive.await) });
-        let drive = Drive(driving);
+        let (Entered { client, key_pid, .. }, drive) =
+            enter(settings, walsender::Way::Ordinary).await?;
         let first = tokio::time::timeout(patience, First::ask(&client)).await;
         let first = first.unwrap_or_else(|_| Err(silence("nothing was answered", patience)));
         match first {
@@ -347,6 +383,7 @@ async fn look(
         track_activities: seen.track_activities,
         resting: seen.resting,
         slots,
+        fallback: None,
     })
 }
 
@@ -474,6 +511,9 @@ fn resting_of(row: &Row) -> Result<Resting, Error> {
         connections: u32::try_from(row.try_get::<_, i32>("connections")?).unwrap_or(0),
     })
 }
+
+/// A question that a deadline ended.
+const UNANSWERED: &str = "what was asked was not answered";
 
 fn silence(what: &str, patience: Duration) -> Failure {
     let text = format!("{what} in {} s", patience.as_secs_f64());

@@ -1,6 +1,7 @@
 //! `plimsoll check` and `plimsoll setup-sql` from outside: the real binary at real servers. Each
 //! fault is staged alone, and where a statement is printed it is run, and must mend it.
 
+mod fallback;
 mod help;
 mod receivers;
 mod secrets;
