@@ -9,6 +9,7 @@ mod drill;
 mod failover;
 mod major;
 mod notify;
+mod pooler;
 mod postgres;
 mod serve;
 mod server;

@@ -1,11 +1,12 @@
 //! What `check` says of targets.
 
 use plimsoll::drill::server::{Server, Signal};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::pooler::pooler;
 
 /// The one that is always there, unless a later major is set up for it.
 fn expected(fault: &str) -> Vec<&str> {
@@ -379,33 +380,6 @@ async fn all_ended(streams: &mut [TcpStream]) -> bool {
         drop(stream.read_to_end(&mut said).await);
     }
     true
-}
-
-/// Passes everything on, but changes the process id in the backend's key, as poolers do.
-async fn pooler(port: u16, listener: TcpListener) {
-    const KEY: &[u8] = b"K\0\0\0\x0c";
-    let (mut client, _) = listener.accept().await.unwrap();
-    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
-    let back = async {
-        let mut bytes = vec![0; 65_536];
-        loop {
-            let count = from_server.read(&mut bytes).await.unwrap_or(0);
-            if count == 0 {
-                return;
-            }
-            let key = bytes[..count].windows(KEY.len()).position(|window| window == KEY);
-            if let Some(at) = key {
-                bytes[at + KEY.len() + 3] ^= 1;
-            }
-            to_client.write_all(&bytes[..count]).await.unwrap();
-        }
-    };
-    tokio::select! {
-        () = back => {}
-        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-    }
 }
 
 #[tokio::test]
