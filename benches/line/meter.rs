@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use plimsoll::clock;
 
+use super::report::quantile;
+
 /// `USER_HZ`, 100 on every architecture that is still built for (proc(5)).
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -24,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(15);
 /// at once, and the next poll is most of a second away; on a busy machine it waits for a processor
 /// in between.
 const POLL_IS_OVER: Duration = Duration::from_millis(350);
+
+/// What is smaller than this part of a large poll is none.
+const PART_OF_POLL: f64 = 10.0;
 
 /// Milliseconds on a processor of a process with one thread, such as a backend.
 pub(super) fn backend_ms(pid: i32) -> Option<f64> {
@@ -96,8 +101,23 @@ impl Watch {
     /// The polls that began and ended since.
     pub(super) fn end(self) -> Vec<Burst> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
+        polls(&self.thread.join().unwrap_or_default())
     }
+}
+
+/// Bursts that are polls. Some seconds after one a backend hands in its statistics (pgstat.c), which
+/// takes a hundredth of its time and is no poll: it is counted to the one before.
+fn polls(bursts: &[Burst]) -> Vec<Burst> {
+    let sizes: Vec<f64> = bursts.iter().map(|burst| burst.ms).collect();
+    let least = quantile(&sizes, 0.9) / PART_OF_POLL;
+    let mut polls: Vec<Burst> = Vec::new();
+    for burst in bursts {
+        match polls.last_mut() {
+            Some(poll) if burst.ms < least => poll.ms += burst.ms,
+            _ => polls.push(*burst),
+        }
+    }
+    polls
 }
 
 fn bursts(pid: i32, stop: &AtomicBool) -> Vec<Burst> {
