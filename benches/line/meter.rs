@@ -105,8 +105,8 @@ impl Watch {
     }
 }
 
-/// Bursts that are polls. Some seconds after one a backend hands in its statistics (pgstat.c), which
-/// takes a hundredth of its time and is no poll: it is counted to the one before.
+/// Bursts that are polls. Some seconds after one a backend hands in its statistics (pgstat.c),
+/// which takes a hundredth of its time and is no poll: it is counted to the one before.
 fn polls(bursts: &[Burst]) -> Vec<Burst> {
     let sizes: Vec<f64> = bursts.iter().map(|burst| burst.ms).collect();
     let least = quantile(&sizes, 0.9) / PART_OF_POLL;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Checks a server that settings name with a fallback.
-async fn check_with_fallback(server: &Server) -> Checked {
+pub(super) async fn check_with_fallback(server: &Server) -> Checked {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plimsoll.toml");
     let url = url(server);
