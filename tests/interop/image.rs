@@ -81,7 +81,7 @@ async fn watches_as_nobody_in_a_root_that_it_cannot_write_and_goes_on_where_it_w
     })
     .await;
     let error = public["sources"][0]["error"].as_str().unwrap();
-    assert!(error.contains("UnknownIssuer"), "{error}");
+    assert!(error.contains("not of the authorities of Mozilla's list"), "{error}");
     superuser.close().await;
 
     let free = daemon.until("the superuser gone", |t| t["slots"]["free"] == 16).await;
