@@ -155,8 +155,9 @@ impl ServerCertVerifier for AnyName {
     }
 }
 
-/// `sslmode=allow`, `prefer`, and `require` without roots: encryption without knowing with whom, as libpq has it. The
-/// handshake's signatures are checked all the same: channel binding of passwords relies on them.
+/// `sslmode=allow`, `prefer`, and `require` without roots: encryption without knowing with whom, as
+/// libpq has it. The handshake's signatures are checked all the same: channel binding of passwords
+/// relies on them.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
