@@ -22,6 +22,7 @@ use super::names::Names;
 use super::observe;
 use super::rows::Connection;
 use super::session::{Ask, Session, TurnError};
+use super::shown::ShownStatements;
 use super::socket::Ledger;
 use super::text::Text;
 use super::{GOODBYE_AT_MOST, SourceSettings, failure, walsender};
@@ -405,15 +406,13 @@ async fn slots(session: Session) -> Result<Slots, Failure> {
         budget_ratio: 0.0,
         next_after_seconds: 0.0,
     };
-    let seen = observe::observation(
-        identity,
-        pass.facts,
-        &pass.activity,
-        (&[], Duration::ZERO),
-        &names,
-        None,
-        cost,
-    );
+    let known = observe::Known {
+        names: &names,
+        counters: &[],
+        counters_age: Duration::ZERO,
+        shown: &mut ShownStatements::default(),
+    };
+    let seen = observe::observation(identity, pass.facts, &pass.activity, known, None, cost);
     Ok(seen.slots())
 }
 

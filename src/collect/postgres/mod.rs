@@ -28,6 +28,7 @@ mod password;
 mod poll;
 mod rows;
 mod session;
+mod shown;
 mod socket;
 mod text;
 mod walsender;
@@ -52,6 +53,7 @@ use self::names::NamesCache;
 use self::pace::Pace;
 use self::poll::{Identity, Pass};
 use self::session::{Ask, Turn, TurnError};
+use self::shown::ShownStatements;
 use self::walsender::Way;
 use super::conninfo::ConnInfo;
 use super::mailbox::{Delivery, Mailbox};
@@ -117,6 +119,7 @@ pub struct Source {
     pace: Pace,
     names: NamesCache,
     counters: CountersCache,
+    shown: ShownStatements,
     /// What is said at a tick at which nothing new is known.
     standing: Option<Failure>,
     refused_logins: Vec<RefusedLogin>,
@@ -165,6 +168,7 @@ impl Source {
             poll_began: now,
             names: NamesCache::default(),
             counters: CountersCache::default(),
+            shown: ShownStatements::default(),
             standing: None,
             refused_logins: Vec::new(),
             logins_tried: false,
@@ -364,13 +368,18 @@ impl Source {
             in_recovery: pass.facts.in_recovery,
         };
         self.counters.take(epoch, pass.counters, now);
+        let fallback = self.fallen_back();
         let mut seen = observe::observation(
             identity,
             pass.facts,
             &pass.activity,
-            (self.counters.known(), self.counters.age(now)),
-            &self.names.known(),
-            self.fallen_back(),
+            observe::Known {
+                names: &self.names.known(),
+                counters: self.counters.known(),
+                counters_age: self.counters.age(now),
+                shown: &mut self.shown,
+            },
+            fallback,
             Cost {
                 poll_seconds: now.saturating_duration_since(poll.began).as_secs_f64(),
                 server_seconds: pass.server_seconds,

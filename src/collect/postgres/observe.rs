@@ -7,19 +7,28 @@ use plimsoll_core::reading::postgres::{
     BackendCount, ConnectionLimit, Cost, DatabaseCounters, Group, Limits, MAX_SESSIONS,
     Observation, Server, Session, SessionState,
 };
-use plimsoll_core::reading::sql;
 use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 
 use super::names::Names;
 use super::poll::{Activity, Counters, Facts, Identity};
-
-/// What is kept of a statement once its literals are taken out.
-const MAX_QUERY_CHARS: usize = 400;
+use super::shown::ShownStatements;
 
 const CLIENT_BACKEND: &str = "client backend";
 
 /// A background worker that is about to end has lost the name of its type.
 const WORKER: &str = "background worker";
+
+/// What is known from before this pass.
+pub(super) struct Known<'a> {
+    /// Roles and databases.
+    pub(super) names: &'a Names,
+    /// Counters, as they were read last.
+    pub(super) counters: &'a [Counters],
+    /// How long ago that was.
+    pub(super) counters_age: Duration,
+    /// Statements of the observation before.
+    pub(super) shown: &'a mut ShownStatements,
+}
 
 /// Whether a row names a role or database that the cache of names does not know.
 pub(super) fn has_unknown_names(activity: &[Activity], names: &Names) -> bool {
@@ -58,12 +67,12 @@ pub(super) fn observation(
     identity: Identity,
     facts: Facts,
     activity: &[Activity],
-    (counters, counters_age): (&[Counters], Duration),
-    names: &Names,
+    known: Known<'_>,
     fallback: Option<Refusal>,
     cost: Cost,
 ) -> Observation {
     let limits = limits(&facts);
+    let Known { names, counters, counters_age, shown } = known;
     Observation {
         server: Server {
             version_num: facts.version_num,
@@ -76,7 +85,7 @@ pub(super) fn observation(
         limits,
         groups: groups(activity, names),
         other_backends: other_backends(activity),
-        sessions: sessions(activity, names),
+        sessions: sessions(activity, names, shown),
         role_limits: role_limits(activity, names),
         database_limits: database_limits(activity, names),
         superusers: superusers(names),
@@ -162,8 +171,9 @@ fn other_backends(activity: &[Activity]) -> Vec<BackendCount> {
     counts.into_iter().map(count).collect()
 }
 
-fn sessions(activity: &[Activity], names: &Names) -> Vec<Session> {
-    let session = |row: &Activity, pid: i32| Session {
+fn sessions(activity: &[Activity], names: &Names, shown: &mut ShownStatements) -> Vec<Session> {
+    shown.begin();
+    let mut session = |row: &Activity, pid: i32| Session {
         pid,
         role: names.role(row.role),
         database: names.database(row.database),
@@ -174,7 +184,7 @@ fn sessions(activity: &[Activity], names: &Names) -> Vec<Session> {
         started_at: row.started_at,
         transaction_seconds: row.transaction_seconds,
         state_seconds: row.state_seconds,
-        query: sql::redact(&row.query, MAX_QUERY_CHARS),
+        query: shown.show(&row.query),
     };
     let single = activity.iter().filter_map(|row| row.pid.map(|pid| session(row, pid)));
     single.take(MAX_SESSIONS).collect()
@@ -299,8 +309,13 @@ mod tests {
             budget_ratio: 0.005,
             next_after_seconds: 1.0,
         };
-        let counters = (&[][..], Duration::ZERO);
-        observation(identity, facts(), activity, counters, &names(), None, cost)
+        let known = Known {
+            names: &names(),
+            counters: &[],
+            counters_age: Duration::ZERO,
+            shown: &mut ShownStatements::default(),
+        };
+        observation(identity, facts(), activity, known, None, cost)
     }
 
     #[test]

@@ -388,7 +388,6 @@ impl Activity {
         Ok(Self {
             pid: row.get("pid")?,
             backend_type: text(row, "backend_type")?,
-            is_hidden: row.get("is_hidden")?,
             role: row.get("usesysid")?,
             database: row.get("datid")?,
             application: text(row, "application_name")?.unwrap_or_default(),
@@ -402,6 +401,7 @@ impl Activity {
             started_at: row.get("started_at")?,
             transaction_seconds: seconds("transaction_seconds")?,
             query: text(row, "query")?.unwrap_or_default(),
+            is_hidden: row.get("is_hidden")?,
         })
     }
 }
