@@ -396,38 +396,44 @@ impl Published {
     /// The public form after a reading, following on what was published before.
     pub fn after(&self, reading: Reading, rules: &Rules, state: &State, verdict: &Verdict) -> Self {
         let target = &rules.target;
-        let mut next = self.clone();
+        let mut readings_total = self.readings_total.clone();
+        let mut refused_total = self.refused_total.clone();
         let outcome = match &reading.postgres.seen {
             _ if reading.postgres.is_stale() => "stale",
             Ok(_) => "ok",
             Err(failure) => failure.kind.word(),
         };
-        let count = next.readings_total.entry(outcome).or_default();
+        let count = readings_total.entry(outcome).or_default();
         *count = count.saturating_add(1);
         for login in &reading.refused_logins {
-            let count = next.refused_total.entry(login.reason).or_default();
+            let count = refused_total.entry(login.reason).or_default();
             *count = count.saturating_add(login.count.into());
         }
         let known = reading.postgres.known();
-        if reading.postgres.fresh && known.is_some() {
-            next.last_success_at = Some(reading.at);
-        }
-        next.status = TargetStatus {
+        let is_success = reading.postgres.fresh && known.is_some();
+        let last_success_at = if is_success { Some(reading.at) } else { self.last_success_at };
+        let status = TargetStatus {
             name: target.name.clone(),
             severity: severity(state, known.is_some()).to_owned(),
             labels: target.labels.clone(),
             server: known.map(|seen| ServerStatus::from_server(&seen.server, state.memory.switch)),
             slots: known.map(|seen| SlotsStatus::from_slots(seen.slots())),
             read_at: Some(reading.at),
-            sources: vec![source(&reading, outcome, next.last_success_at)],
+            sources: vec![source(&reading, outcome, last_success_at)],
             holders: known.map(holders).unwrap_or_default(),
             alerts: state.episode.alerts.iter().map(AlertStatus::from_alert).collect(),
             incident: verdict.open.as_ref().map(IncidentStatus::from_report),
         };
-        next.slots_marks =
+        let slots_marks =
             known.map(|seen| slots_marks(&rules.set, seen.slots().usable)).unwrap_or_default();
-        next.reading = Some(reading);
-        next
+        Self {
+            status,
+            reading: Some(reading),
+            last_success_at,
+            refused_total,
+            readings_total,
+            slots_marks,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Delivery<T> {
     /// When it was complete, on the monotonic clock.
     pub taken_at: Instant,
     /// What was seen, or why nothing was.
-    pub outcome: Result<T, Failure>,
+    pub outcome: Result<Arc<T>, Failure>,
     /// Our own logins that were refused since the delivery before: at most one entry a reason.
     pub refused_logins: Vec<RefusedLogin>,
     /// Whether a login of ours was answered, with yes or no, since the delivery before.
@@ -122,7 +122,7 @@ impl<T> Default for Latest<T> {
     }
 }
 
-impl<T: Clone> Latest<T> {
+impl<T> Latest<T> {
     /// Takes what arrived and says what is known at `now`; `None` until the first delivery.
     pub fn compose(&mut self, mailbox: &Mailbox<T>, now: Instant) -> Option<Composed<T>> {
         let arrived = mailbox.take();
@@ -156,7 +156,7 @@ mod tests {
     fn delivery(at: Instant, seen: u32, refused: &[(Refusal, u32)]) -> Delivery<u32> {
         Delivery {
             taken_at: at,
-            outcome: Ok(seen),
+            outcome: Ok(Arc::new(seen)),
             refused_logins: refused
                 .iter()
                 .map(|&(reason, count)| RefusedLogin { reason, count })
@@ -173,7 +173,7 @@ mod tests {
         mailbox.leave(delivery(now, 2, &[(Refusal::RoleLimit, 1), (Refusal::AllSlotsTaken, 2)]));
         mailbox.leave(delivery(now, 3, &[]));
         let taken = mailbox.take().unwrap();
-        assert_eq!(taken.outcome, Ok(3));
+        assert_eq!(taken.outcome, Ok(Arc::new(3)));
         assert!(taken.logins_tried);
         let mut refused = taken.refused_logins;
         refused.sort_by_key(|r| r.reason);
@@ -214,6 +214,6 @@ mod tests {
             },
             async { mailbox.leave(delivery(now, 2, &[])) },
         );
-        assert_eq!(woken.unwrap().outcome, Ok(2));
+        assert_eq!(woken.unwrap().outcome, Ok(Arc::new(2)));
     }
 }

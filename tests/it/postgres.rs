@@ -101,14 +101,16 @@ impl Watch {
             if holds(&delivery) {
                 return delivery;
             }
-            let last = delivery.outcome.map(|seen| (seen.slots(), seen.groups));
+            let last = delivery.outcome.map(|seen| (seen.slots(), seen.groups.clone()));
             assert!(clock::monotonic() < deadline, "waiting for {what}; at last {last:?}");
         }
     }
 
     /// The next observation; failures before it are passed over.
     async fn seen(&self) -> Observation {
-        self.until("an observation", |d| d.outcome.is_ok()).await.outcome.unwrap()
+        Arc::unwrap_or_clone(
+            self.until("an observation", |d| d.outcome.is_ok()).await.outcome.unwrap(),
+        )
     }
 
     /// An observation of a poll that began after now.
@@ -239,11 +241,11 @@ async fn trouble_and_a_busy_server_raise_the_budget() {
     let near = |seen: &Observation, ratio: f64| (seen.cost.budget_ratio - ratio).abs() < 1e-9;
     assert!(near(&watch.seen().await, 0.01));
     watch.trouble.send_replace(true);
-    watch.until("trouble", |d| d.outcome.as_ref().is_ok_and(|seen| near(seen, 0.1))).await;
+    watch.until("trouble", |d| d.outcome.as_deref().is_ok_and(|seen| near(seen, 0.1))).await;
     watch.trouble.send_replace(false);
-    watch.until("no trouble", |d| d.outcome.as_ref().is_ok_and(|seen| near(seen, 0.01))).await;
+    watch.until("no trouble", |d| d.outcome.as_deref().is_ok_and(|seen| near(seen, 0.01))).await;
     let _holders = server.fill("app", "payment-api", 12).await.unwrap();
-    watch.until("a busy server", |d| d.outcome.as_ref().is_ok_and(|seen| near(seen, 0.1))).await;
+    watch.until("a busy server", |d| d.outcome.as_deref().is_ok_and(|seen| near(seen, 0.1))).await;
 }
 
 #[tokio::test]
@@ -255,7 +257,7 @@ async fn new_settings_in_a_full_server_keep_the_connection_until_its_successor_i
     let before = our_backends(&superuser).await;
     let free = 17 - 2;
     let sessions = server.fill("app", "payment-api", free).await.unwrap();
-    let full = |d: &Delivery<Observation>| d.outcome.as_ref().is_ok_and(|o| o.slots().free == 0);
+    let full = |d: &Delivery<Observation>| d.outcome.as_deref().is_ok_and(|o| o.slots().free == 0);
     watch.until("a full server", full).await;
 
     // What is set at login changes: a new one is needed. It is refused, and readings go on.

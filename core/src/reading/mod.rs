@@ -7,6 +7,7 @@ pub mod postgres;
 pub mod sql;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,14 +37,14 @@ pub struct Part<T> {
     pub fresh: bool,
     /// Three of the source's own rhythms: what is older says nothing of now.
     pub stale_after: Duration,
-    /// The observation, or the failure in its place.
-    pub seen: Result<T, Failure>,
+    /// The observation, or the failure in its place. Shared: it is in every reading until the next.
+    pub seen: Result<Arc<T>, Failure>,
 }
 
 impl<T> Part<T> {
     /// The observation, unless it failed or is too old to speak of now.
     pub fn known(&self) -> Option<&T> {
-        if self.is_stale() { None } else { self.seen.as_ref().ok() }
+        if self.is_stale() { None } else { self.seen.as_deref().ok() }
     }
 
     /// Whether it is too old to speak of now.

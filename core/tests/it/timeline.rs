@@ -23,6 +23,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -243,7 +244,7 @@ impl Scene {
                 age: self.age,
                 fresh: self.age.is_zero(),
                 stale_after: seconds(3),
-                seen: self.seen.map(|used| self.observation(used, at)).map_err(failure),
+                seen: self.seen.map(|used| Arc::new(self.observation(used, at))).map_err(failure),
             },
             logins_tried: !self.saw.is_empty(),
             refused_logins,

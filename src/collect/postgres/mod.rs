@@ -412,7 +412,7 @@ impl Source {
     fn leave(&mut self, outcome: Result<Observation, Failure>, rhythm: Duration, now: Instant) {
         self.mailbox.leave(Delivery {
             taken_at: now,
-            outcome,
+            outcome: outcome.map(Arc::new),
             refused_logins: std::mem::take(&mut self.refused_logins),
             logins_tried: std::mem::take(&mut self.logins_tried),
             rhythm,

@@ -11,11 +11,11 @@ use super::{
 use crate::failover::{Address, begin_anew, standby_of};
 
 fn is_standby(delivery: &Delivery<Observation>) -> bool {
-    delivery.outcome.as_ref().is_ok_and(|seen| seen.server.in_recovery)
+    delivery.outcome.as_deref().is_ok_and(|seen| seen.server.in_recovery)
 }
 
 fn is_primary(delivery: &Delivery<Observation>) -> bool {
-    delivery.outcome.as_ref().is_ok_and(|seen| !seen.server.in_recovery)
+    delivery.outcome.as_deref().is_ok_and(|seen| !seen.server.in_recovery)
 }
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn a_standby_is_read_exactly_and_over_its_promotion() {
     let free = usize::try_from(before.slots().free).unwrap();
     let held = logins_until_refused(&standby, "app", "postgres").await;
     assert_eq!(held.len(), free);
-    let full = |d: &Delivery<Observation>| d.outcome.as_ref().is_ok_and(|o| o.slots().free == 0);
+    let full = |d: &Delivery<Observation>| d.outcome.as_deref().is_ok_and(|o| o.slots().free == 0);
     watch.until("a full standby", full).await;
 
     let superuser = standby.superuser().await.unwrap();
@@ -51,7 +51,7 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     execute(&superuser, "CREATE ROLE watcher LOGIN IN ROLE pg_monitor").await;
     let address = Address::of(&primary).await;
     let watch = Watch::start(settings(&address.url(WATCHER)));
-    let first = watch.seen().await.server;
+    let first = watch.seen().await.server.clone();
     assert!(!first.in_recovery);
 
     address.lead_to(&standby);
@@ -63,8 +63,9 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     assert_ne!(third.server.system_identifier, first.system_identifier);
     // Counters are those of the server that answers, with their epoch.
     let row = "SELECT stats_reset FROM pg_stat_database WHERE datname = 'postgres'";
-    let counted =
-        |d: &Delivery<Observation>| d.outcome.as_ref().is_ok_and(|seen| !seen.counters.is_empty());
+    let counted = |d: &Delivery<Observation>| {
+        d.outcome.as_deref().is_ok_and(|seen| !seen.counters.is_empty())
+    };
     let fourth = watch.until("counters", counted).await.outcome.unwrap();
     let reset: Option<jiff::Timestamp> = superuser.query_one(row, &[]).await.unwrap().get(0);
     let postgres = fourth.counters.iter().find(|c| c.database == "postgres").unwrap();
@@ -76,7 +77,7 @@ async fn a_failover_behind_one_address_shows_who_answers() {
 async fn a_crash_of_one_backend_is_recovered_from_and_read_again() {
     let server = server(20, &[]).await;
     let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
-    let before = watch.seen().await.server;
+    let before = watch.seen().await.server.clone();
     let mut victim = server.connect("app", "postgres").await.unwrap();
     let pid = victim.backend_pid().await.unwrap();
     let ours = our_backends(&server.superuser().await.unwrap()).await;
@@ -98,7 +99,8 @@ async fn a_crash_of_one_backend_is_recovered_from_and_read_again() {
             }
         }
     };
-    let after = tokio::time::timeout(super::DEADLINE, come_back).await.expect("a reading").server;
+    let after =
+        tokio::time::timeout(super::DEADLINE, come_back).await.expect("a reading").server.clone();
     // It is the same server, and not even its start is another.
     assert_eq!(after.system_identifier, before.system_identifier);
     assert_eq!(after.started_at, before.started_at);
@@ -110,13 +112,13 @@ async fn a_crash_of_one_backend_is_recovered_from_and_read_again() {
 async fn after_an_immediate_shutdown_it_recovers_and_is_read_again() {
     let mut server = server(20, &[]).await;
     let watch = Watch::of(&server);
-    let before = watch.seen().await.server;
+    let before = watch.seen().await.server.clone();
     let superuser = server.superuser().await.unwrap();
     // Something to replay.
     execute(&superuser, "CREATE TABLE kept AS SELECT generate_series(1, 10000)").await;
     server.restart(Mode::Immediate).await.unwrap();
     let started = |d: &Delivery<Observation>| {
-        d.outcome.as_ref().is_ok_and(|seen| seen.server.started_at > before.started_at)
+        d.outcome.as_deref().is_ok_and(|seen| seen.server.started_at > before.started_at)
     };
     let after = watch.until("the next start", started).await.outcome.unwrap();
     assert_eq!(after.server.system_identifier, before.system_identifier);

@@ -45,7 +45,7 @@ async fn a_server_full_of_ordinary_clients_is_read_on() {
     let largest = &full.groups[0];
     assert_eq!((largest.application.as_str(), largest.connections), ("payment-api", 8));
     drop(held);
-    watch.until("free slots", |d| d.outcome.as_ref().is_ok_and(|s| s.slots().free == 8)).await;
+    watch.until("free slots", |d| d.outcome.as_deref().is_ok_and(|s| s.slots().free == 8)).await;
 }
 
 #[tokio::test]
@@ -224,9 +224,9 @@ async fn a_server_that_was_restarted_is_read_again() {
     let before = watch.seen().await.server;
     server.restart(Mode::Fast).await.unwrap();
     let started = |d: &super::Delivery<super::Observation>| {
-        d.outcome.as_ref().is_ok_and(|seen| seen.server.started_at > before.started_at)
+        d.outcome.as_deref().is_ok_and(|seen| seen.server.started_at > before.started_at)
     };
-    let after = watch.until("the new start", started).await.outcome.unwrap().server;
+    let after = watch.until("the new start", started).await.outcome.unwrap().server.clone();
     assert_eq!(after.system_identifier, before.system_identifier);
 }
 

@@ -166,7 +166,7 @@ async fn sessions_that_wait_or_hold_a_transaction_are_seen_one_by_one() {
     );
     let watch = Watch::of(&server);
     let waits = |seen: &Observation| seen.groups.iter().any(|g| g.waiting_for_lock == 1);
-    let seen = watch.until("a waiter", |d| d.outcome.as_ref().is_ok_and(waits)).await;
+    let seen = watch.until("a waiter", |d| d.outcome.as_deref().is_ok_and(waits)).await;
     let seen = seen.outcome.unwrap();
     let waiting = seen.sessions.iter().find(|s| s.wait.as_deref() == Some("Lock/relation"));
     let waiting = waiting.unwrap_or_else(|| panic!("{:?}", seen.sessions));

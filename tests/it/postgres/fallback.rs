@@ -29,7 +29,7 @@ async fn server_for_fallback(max_connections: u32, settings: &[(&str, &str)]) ->
 }
 
 fn read_over(delivery: &Delivery<Observation>, fallback: Option<Refusal>) -> bool {
-    delivery.outcome.as_ref().is_ok_and(|seen| seen.fallback == fallback)
+    delivery.outcome.as_deref().is_ok_and(|seen| seen.fallback == fallback)
 }
 
 /// Our backends, as the server shows them.

@@ -137,7 +137,7 @@ async fn a_silent_host_gives_way_to_the_next() {
     for _ in 0..4 {
         other.restart(Mode::Immediate).await.unwrap();
         let is_new = |seen: &Observation| before < seen.server.started_at;
-        let after = watch.until("the new start", |d| d.outcome.as_ref().is_ok_and(is_new)).await;
+        let after = watch.until("the new start", |d| d.outcome.as_deref().is_ok_and(is_new)).await;
         before = after.outcome.unwrap().server.started_at;
     }
     let to_silent = connections_to(silent.port());

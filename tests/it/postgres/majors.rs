@@ -52,7 +52,7 @@ async fn logins_under_way_are_seen_and_counted_where_the_server_shows_them() {
     // Since 18 a backend is shown from the moment in which it takes its slot.
     let expected = if major() < 18 { 2 } else { 7 };
     let all = |seen: &Observation| seen.slots().used == expected;
-    let seen = watch.until("them", |d| d.outcome.as_ref().is_ok_and(all)).await.outcome.unwrap();
+    let seen = watch.until("them", |d| d.outcome.as_deref().is_ok_and(all)).await.outcome.unwrap();
     let starting = seen.groups.iter().filter(|g| g.state == SessionState::Starting);
     let shown: Vec<_> =
         starting.map(|g| (g.role.as_str(), g.address.as_str(), g.connections)).collect();
@@ -63,7 +63,7 @@ async fn logins_under_way_are_seen_and_counted_where_the_server_shows_them() {
         assert_eq!(watch.seen_from_now().await.slots().used, 2);
     }
     drop(half);
-    watch.until("their end", |d| d.outcome.as_ref().is_ok_and(|o| o.slots().used == 2)).await;
+    watch.until("their end", |d| d.outcome.as_deref().is_ok_and(|o| o.slots().used == 2)).await;
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn counters_come_every_5_s_from_15_on_and_every_15_s_before() {
     let server = server(20, &[]).await;
     let watch = Watch::of(&server);
     let counted = |seen: &Observation| !seen.counters.is_empty();
-    watch.until("counters", |d| d.outcome.as_ref().is_ok_and(counted)).await;
+    watch.until("counters", |d| d.outcome.as_deref().is_ok_and(counted)).await;
     // As old as they are allowed to be before they come again, with a second for a busy machine.
     let rhythm = Duration::from_secs(if major() < 15 { 15 } else { 5 });
     let mut oldest = Duration::ZERO;
@@ -80,7 +80,7 @@ async fn counters_come_every_5_s_from_15_on_and_every_15_s_before() {
         oldest = oldest.max(seen.counters_age);
         is_young
     };
-    watch.until("new ones", |d| d.outcome.as_ref().is_ok_and(&mut young)).await;
+    watch.until("new ones", |d| d.outcome.as_deref().is_ok_and(&mut young)).await;
     assert!(rhythm < oldest + Duration::from_secs(1), "{oldest:?}");
 }
 
@@ -96,7 +96,7 @@ async fn a_stopped_statistics_collector_does_not_stop_readings() {
     // With more patience than the server has for its collector: 10 s.
     let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
     let counted = |seen: &Observation| !seen.counters.is_empty();
-    let first = watch.until("counters", |d| d.outcome.as_ref().is_ok_and(counted)).await;
+    let first = watch.until("counters", |d| d.outcome.as_deref().is_ok_and(counted)).await;
     let mut last = first.outcome.unwrap();
     let collector = stats_collector(&server);
     // 15 put the counters into shared memory.
@@ -115,5 +115,5 @@ async fn a_stopped_statistics_collector_does_not_stop_readings() {
     }
     server.signal_backend(collector, Signal::CONT).unwrap();
     let young = |seen: &Observation| seen.counters_age.is_zero();
-    watch.until("new counters", |d| d.outcome.as_ref().is_ok_and(young)).await;
+    watch.until("new counters", |d| d.outcome.as_deref().is_ok_and(young)).await;
 }

@@ -22,7 +22,7 @@ async fn hostile_names_are_kept_as_they_are_and_sums_stay_exact() {
     }
     let watch = Watch::of(&server);
     let all = |seen: &Observation| seen.slots().used == 203;
-    let seen = watch.until("everybody", |d| d.outcome.as_ref().is_ok_and(all)).await;
+    let seen = watch.until("everybody", |d| d.outcome.as_deref().is_ok_and(all)).await;
     let seen = seen.outcome.unwrap();
     let mut applications: Vec<_> =
         seen.groups.iter().filter(|g| g.role == "app").map(|g| &g.application).collect();
@@ -44,7 +44,7 @@ async fn a_role_that_was_just_made_is_known_by_name_soon() {
     execute(&superuser, "CREATE ROLE newcomer LOGIN").await;
     let _session = server.connect("newcomer", "postgres").await.unwrap();
     let named = |seen: &Observation| seen.groups.iter().any(|g| g.role == "newcomer");
-    watch.until("its name", |d| d.outcome.as_ref().is_ok_and(named)).await;
+    watch.until("its name", |d| d.outcome.as_deref().is_ok_and(named)).await;
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn statements_in_other_encodings_do_not_fail_a_poll() {
         let shown = |seen: &Observation| {
             seen.sessions.iter().any(|s| s.query == "SELECT pg_sleep(?) AS \"caf\u{fffd}\"")
         };
-        watch.until("the statement", |d| d.outcome.as_ref().is_ok_and(shown)).await;
+        watch.until("the statement", |d| d.outcome.as_deref().is_ok_and(shown)).await;
     }
 }
 
@@ -83,6 +83,6 @@ async fn after_a_switch_to_another_server_names_are_those_of_the_other() {
     assert!(shows(&watch.seen().await, "alpha"));
     address.lead_to(&other);
     let alone = |seen: &Observation| !shows(seen, "alpha");
-    let seen = watch.until("the other", |d| d.outcome.as_ref().is_ok_and(alone)).await;
+    let seen = watch.until("the other", |d| d.outcome.as_deref().is_ok_and(alone)).await;
     assert!(shows(&seen.outcome.unwrap(), "beta"));
 }

@@ -121,7 +121,7 @@ async fn what_rotates_is_looked_up_at_every_login() {
     server.restart(Mode::Fast).await.unwrap();
     for watch in &watches {
         let is_new = |seen: &Observation| before < Some(seen.server.started_at);
-        watch.until("the next login", |d| d.outcome.as_ref().is_ok_and(is_new)).await;
+        watch.until("the next login", |d| d.outcome.as_deref().is_ok_and(is_new)).await;
     }
 }
 

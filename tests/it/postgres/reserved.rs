@@ -42,7 +42,7 @@ impl Full {
         held.extend(server.fill("postgres", "admin", superusers).await.unwrap());
         let is_full = -i64::try_from(superusers).unwrap();
         let full = |seen: &Observation| seen.slots().free == is_full;
-        watch.until("a full server", |d| d.outcome.as_ref().is_ok_and(full)).await;
+        watch.until("a full server", |d| d.outcome.as_deref().is_ok_and(full)).await;
         Self { server, watch, superuser, held }
     }
 

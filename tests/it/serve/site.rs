@@ -242,7 +242,7 @@ pub(super) fn read(name: &str) -> Published {
             fresh: true,
             // Longer than any test: here the loop never turns again.
             stale_after: DEADLINE,
-            seen: Ok(seen),
+            seen: Ok(Arc::new(seen)),
         },
         refused_logins: Vec::new(),
         logins_tried: false,

@@ -130,7 +130,7 @@ pub(super) fn target(name: &str, seen: Observation) -> Arc<Published> {
             age: Duration::from_millis(20),
             fresh: true,
             stale_after: Duration::from_secs(3),
-            seen: Ok(seen),
+            seen: Ok(Arc::new(seen)),
         },
         refused_logins: Vec::new(),
         logins_tried: false,
