@@ -32,35 +32,36 @@ const FACTS: &str = "
 
 /// Every backend, grouped; then the single client sessions that matter, our own left out: at most
 /// 25 of each kind, and 5 idle ones, longest first, so that a queue of a thousand waiters does not
-/// hide the one that they wait for. Rows of sessions have a pid. `query` is cut in bytes and sent as they are: it may
-/// be text of another encoding, and every function of text may fail on it.
+/// hide the one that they wait for. Rows of sessions have a pid. `query` is cut in bytes and sent
+/// as they are: it may be text of another encoding, and every function of text may fail on it.
 ///
 /// The shape is the cheapest of those that were measured (docs/benchmarks.md). All columns are
 /// kept because rows are then copied as they are, which costs less than to pick some. The 25 are
-/// chosen by pid and one time: a sort copies what it sorts, statements included. `date_part`
-/// because `extract` counts in numeric from 14 on.
+/// chosen by pid and one time: a sort copies what it sorts, statements included. Idle sessions are
+/// by far the most, so they are not copied to be chosen from. `date_part` because `extract` counts
+/// in numeric from 14 on.
 const ACTIVITY: &str = "
     WITH activity AS MATERIALIZED (
         SELECT * FROM pg_stat_get_activity(NULL)
-    ), clients AS MATERIALIZED (
+    ), busy AS MATERIALIZED (
         SELECT pid, state_change, xact_start,
             CASE
-                WHEN wait_event_type = 'Lock' THEN 'waiting'
-                WHEN state = 'idle' THEN 'idle'
-                WHEN state IN ('active', 'fastpath function call') THEN 'active'
-                WHEN state IN ('idle in transaction', 'idle in transaction (aborted)')
-                    THEN 'in transaction'
+                WHEN wait_event_type = 'Lock' THEN 1
+                WHEN state IN ('active', 'fastpath function call') THEN 2
+                ELSE 3
             END AS kind
         FROM activity
-        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+        WHERE state <> 'idle' AND state <> 'disabled'
+            AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     ), chosen AS (
-        (SELECT pid FROM clients WHERE kind = 'waiting' ORDER BY state_change LIMIT 25)
+        (SELECT pid FROM busy WHERE kind = 1 ORDER BY state_change LIMIT 25)
         UNION ALL
-        (SELECT pid FROM clients WHERE kind = 'in transaction' ORDER BY xact_start LIMIT 25)
+        (SELECT pid FROM busy WHERE kind = 2 ORDER BY xact_start LIMIT 25)
         UNION ALL
-        (SELECT pid FROM clients WHERE kind = 'active' ORDER BY xact_start LIMIT 25)
+        (SELECT pid FROM busy WHERE kind = 3 ORDER BY xact_start LIMIT 25)
         UNION ALL
-        (SELECT pid FROM clients WHERE kind = 'idle' ORDER BY state_change LIMIT 5)
+        (SELECT pid FROM activity WHERE state = 'idle' AND backend_type = 'client backend'
+            ORDER BY state_change LIMIT 5)
     )
     SELECT NULL::int4 AS pid, backend_type, usesysid, datid, application_name,
         host(client_addr) AS address, client_port = -1 AS is_local, state,
