@@ -1,6 +1,8 @@
-//! `fallback = "replication"`: which refusals it is for, and what is said when it is refused, too.
+//! `fallback = "replication"`: which refusals it is for, what it lacks when it is refused, too, and
+//! what is said then.
 //!
-//! Pure. When a login over a replication connection begins is decided by [`super::Source`].
+//! Pure. When a login over a replication connection begins is decided by [`super::Source`]; `check`
+//! asks what one lacks that it tried.
 
 use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 
@@ -16,32 +18,58 @@ pub(super) fn is_for(failure: &Failure) -> Option<Refusal> {
     }
 }
 
+/// What a replication connection lacks that does not get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// The attribute REPLICATION of the role (or CONNECT on the database, as anybody).
+    Attribute,
+    /// A walsender that is free.
+    Walsender,
+    /// A line of `pg_hba.conf`.
+    HbaLine,
+}
+
+impl Lacking {
+    /// What a refused one lacks, where its refusal tells.
+    pub fn of(refusal: &Failure) -> Option<Self> {
+        match (refusal.kind, refusal.sqlstate.as_deref()) {
+            (FailureKind::Refused(Refusal::WalSenders), _) => Some(Self::Walsender),
+            // walsender.c wants the attribute; CONNECT on the database is wanted of everybody.
+            (FailureKind::NotAllowed, Some("42501")) => Some(Self::Attribute),
+            (FailureKind::NotAllowed, Some("28000")) => Some(Self::HbaLine),
+            _ => None,
+        }
+    }
+}
+
 /// What is said when neither an ordinary login nor one over a replication connection gets in: the
 /// kind is that of the ordinary one, so that rules judge it as they do without a fallback.
 /// Anything but a no to this very way is news of the server itself, and said alone.
 pub(super) fn both(ordinary: &Failure, replication: Failure, role: Option<&str>) -> Failure {
-    let hint = match (replication.kind, replication.sqlstate.as_deref()) {
-        (FailureKind::Refused(Refusal::WalSenders), _) => {
+    let of_this_way = matches!(
+        replication.kind,
+        FailureKind::Refused(_)
+            | FailureKind::TooSlow
+            | FailureKind::NotAllowed
+            | FailureKind::Unsupported
+    );
+    if !of_this_way {
+        return replication;
+    }
+    let hint = match Lacking::of(&replication) {
+        Some(Lacking::Walsender) => {
             "; hint: no walsender is free; raise max_wal_senders and restart the server".to_owned()
         }
-        // walsender.c wants the attribute; CONNECT on the database is wanted of everybody.
-        (FailureKind::NotAllowed, Some("42501")) => {
+        Some(Lacking::Attribute) => {
             let role = role.unwrap_or("plimsoll").replace('"', "\"\"");
             format!("; hint: run: ALTER ROLE \"{role}\" REPLICATION;")
         }
-        (FailureKind::NotAllowed, Some("28000")) => {
+        Some(Lacking::HbaLine) => {
             "; hint: pg_hba.conf must let the role in to this database by a line that names the \
              database or `all`; lines for `replication` are for other connections"
                 .to_owned()
         }
-        (
-            FailureKind::Refused(_)
-            | FailureKind::TooSlow
-            | FailureKind::NotAllowed
-            | FailureKind::Unsupported,
-            _,
-        ) => String::new(),
-        _ => return replication,
+        None => String::new(),
     };
     let text =
         format!("{}; and over a replication connection: {}{hint}", ordinary.text, replication.text);

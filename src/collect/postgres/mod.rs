@@ -15,7 +15,7 @@
 
 mod counters;
 mod failure;
-mod fallback;
+pub mod fallback;
 pub mod inspect;
 mod kept;
 mod login;
