@@ -245,7 +245,8 @@ pub(super) fn refusal(routine: Option<&str>, message: &str) -> Refusal {
         Some("CheckMyDatabase") => Refusal::DatabaseLimit,
         Some("InitPostgres") if for_role => Refusal::ReservedForRole,
         Some("InitPostgres") => Refusal::ReservedForSuperusers,
-        Some("ProcessStartupPacket") => Refusal::LoginsUnderWay,
+        // The postmaster's own no: backend_startup.c from 17 on, postmaster.c before.
+        Some("BackendInitialize" | "ProcessStartupPacket") => Refusal::LoginsUnderWay,
         Some("InitWalSenderSlot") => Refusal::WalSenders,
         Some("InitProcess") if message.contains("max_wal_senders") => Refusal::WalSenders,
         _ => Refusal::AllSlotsTaken,
@@ -299,6 +300,7 @@ mod tests {
                 Refusal::WalSenders,
             ),
             ("ProcessStartupPacket", "sorry, too many clients already", Refusal::LoginsUnderWay),
+            ("BackendInitialize", "sorry, too many clients already", Refusal::LoginsUnderWay),
             ("SomethingNew", "no room", Refusal::AllSlotsTaken),
         ];
         for (routine, message, expected) in cases {
