@@ -51,7 +51,8 @@ const ACTIVITY: &str = "
                 ELSE 3
             END AS kind
         FROM activity
-        WHERE state <> 'idle' AND state <> 'disabled'
+        WHERE (wait_event_type = 'Lock'
+                OR state <> 'idle' AND state <> 'disabled' AND state <> 'starting')
             AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     ), chosen AS (
         (SELECT pid FROM busy WHERE kind = 1 ORDER BY state_change LIMIT 25)
@@ -59,7 +60,8 @@ const ACTIVITY: &str = "
         (SELECT pid FROM busy WHERE kind = 2 ORDER BY xact_start LIMIT 25)
         UNION ALL
         (SELECT pid FROM busy WHERE kind = 3 ORDER BY xact_start LIMIT 25)
-        UNION ALL
+        -- State and wait are not read at one moment: one that looks idle may be among the waiting.
+        UNION
         (SELECT pid FROM activity WHERE state = 'idle' AND backend_type = 'client backend'
             ORDER BY state_change LIMIT 5)
     )

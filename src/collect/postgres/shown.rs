@@ -10,7 +10,7 @@ use plimsoll_core::reading::sql;
 /// What is kept of a statement once its literals are taken out.
 const MAX_QUERY_CHARS: usize = 400;
 
-/// The statements of the newest observation, by their text. As many as an observation has sessions.
+/// The statements of the newest two observations, by their text: as many as those have sessions.
 #[derive(Default)]
 pub(super) struct ShownStatements {
     newest: HashMap<String, String>,
@@ -18,7 +18,7 @@ pub(super) struct ShownStatements {
 }
 
 impl ShownStatements {
-    /// Another observation begins: what it does not show is forgotten when it ends.
+    /// Another observation begins: what the last one did not show is forgotten.
     pub(super) fn begin(&mut self) {
         self.before = std::mem::take(&mut self.newest);
     }
