@@ -54,6 +54,10 @@ pub enum IncidentQuery {
     },
 }
 
+/// The metrics of so many targets take a few milliseconds at most. To hand that to another thread and
+/// to be woken by it takes a good part of the time of one.
+const FEW_TARGETS: usize = 4;
+
 /// All that can be shown.
 #[derive(Clone)]
 pub struct Shared {
@@ -176,11 +180,11 @@ async fn show(site: &Arc<Site>, route: &Route<'_>, query: Option<&str>) -> Answe
     }
 }
 
-/// The metrics, made off the threads that read servers and send pages.
+/// The metrics; of many targets they are made off the threads that read servers and send pages.
 async fn metrics_text(site: &Arc<Site>) -> Answer {
     let turn = site.rendering.acquire().await;
     let owned = Arc::clone(site);
-    let made = tokio::task::spawn_blocking(move || {
+    let make = move || {
         metrics::text(&metrics::Scrape {
             version: env!("CARGO_PKG_VERSION"),
             now: clock::wall(),
@@ -190,8 +194,12 @@ async fn metrics_text(site: &Arc<Site>) -> Answer {
             http: owned.counts.numbers(),
             process: metrics::process::read(),
         })
-    })
-    .await;
+    };
+    let made = if site.shared.targets.borrow().len() <= FEW_TARGETS {
+        Ok(make())
+    } else {
+        tokio::task::spawn_blocking(make).await
+    };
     drop(turn);
     match made {
         Ok(text) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),

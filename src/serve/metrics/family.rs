@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use prometheus::TextEncoder;
 use prometheus::proto;
@@ -59,10 +60,14 @@ const SERIES_LEFT_OUT: Family = gauge(
     "Series of a family that this answer has no room for, or that it sums in one named other.",
 );
 
+/// Between the values of labels in the key of a series. No printable value holds it, and it comes
+/// before all that they hold, so that keys have the order of their values.
+const BETWEEN: char = '\n';
+
 /// One answer, while it is written.
 #[derive(Default)]
 pub(super) struct Sheet {
-    families: BTreeMap<&'static str, (Family, BTreeMap<Vec<String>, Value>)>,
+    families: BTreeMap<&'static str, (Family, BTreeMap<String, Value>)>,
     left_out: BTreeMap<&'static str, u64>,
     series: usize,
 }
@@ -101,20 +106,28 @@ impl Sheet {
         new: impl FnOnce() -> Value,
     ) -> Option<&mut Value> {
         debug_assert_eq!(family.labels.len(), labels.len(), "labels of {}", family.name);
-        let labels = labels.iter().map(|value| printable(value, MAX_LABEL_CHARS).into_owned());
-        let labels: Vec<String> = labels.collect();
+        let values = labels.iter().map(|value| printable(value, MAX_LABEL_CHARS));
+        let values: Vec<Cow<'_, str>> = values.collect();
+        let length = values.iter().map(|value| value.len() + 1).sum();
+        let mut key = String::with_capacity(length);
+        for value in values {
+            key.push_str(&value);
+            key.push(BETWEEN);
+        }
         let (known, series) =
             self.families.entry(family.name).or_insert_with(|| (*family, BTreeMap::new()));
         debug_assert_eq!(known, family, "two families are named {}", family.name);
-        if !series.contains_key(&labels) {
-            if self.series >= MAX_SERIES {
-                self.left_out(family, 1);
-                return None;
+        match series.entry(key) {
+            Entry::Occupied(series) => Some(series.into_mut()),
+            Entry::Vacant(_) if self.series >= MAX_SERIES => {
+                *self.left_out.entry(family.name).or_default() += 1;
+                None
             }
-            self.series += 1;
+            Entry::Vacant(series) => {
+                self.series += 1;
+                Some(series.insert(new()))
+            }
         }
-        let (_, series) = self.families.get_mut(family.name)?;
-        Some(series.entry(labels).or_insert_with(new))
     }
 
     /// Everything that was written, as Prometheus reads it.
@@ -124,15 +137,18 @@ impl Sheet {
         for (family, series) in std::mem::take(&mut self.left_out) {
             self.add(&SERIES_LEFT_OUT, &[family], series as f64);
         }
-        let families = self.families.into_values().filter(|(_, series)| !series.is_empty());
-        let families: Vec<_> = families.map(|(family, series)| encoded(&family, series)).collect();
-        TextEncoder::new()
-            .encode_to_string(&families)
-            .expect("no family is empty or without a name")
+        let (encoder, mut text) = (TextEncoder::new(), String::new());
+        // One at a time: what the library's form of it takes in memory is used again by the next.
+        for (family, series) in self.families.into_values().filter(|(_, all)| !all.is_empty()) {
+            encoder
+                .encode_utf8(&[encoded(&family, series)], &mut text)
+                .expect("no family is empty or without a name");
+        }
+        text
     }
 }
 
-fn encoded(family: &Family, series: BTreeMap<Vec<String>, Value>) -> proto::MetricFamily {
+fn encoded(family: &Family, series: BTreeMap<String, Value>) -> proto::MetricFamily {
     let mut encoded = proto::MetricFamily::default();
     encoded.set_name(family.name.to_owned());
     encoded.set_help(family.help.to_owned());
@@ -141,16 +157,16 @@ fn encoded(family: &Family, series: BTreeMap<Vec<String>, Value>) -> proto::Metr
         Kind::Gauge => proto::MetricType::GAUGE,
         Kind::Histogram => proto::MetricType::HISTOGRAM,
     });
-    let metrics = series.into_iter().map(|(labels, value)| metric(family, labels, value));
+    let metrics = series.into_iter().map(|(key, value)| metric(family, &key, value));
     encoded.set_metric(metrics.collect());
     encoded
 }
 
-fn metric(family: &Family, labels: Vec<String>, value: Value) -> proto::Metric {
-    let pairs = family.labels.iter().zip(labels).map(|(name, value)| {
+fn metric(family: &Family, key: &str, value: Value) -> proto::Metric {
+    let pairs = family.labels.iter().zip(key.split(BETWEEN)).map(|(name, value)| {
         let mut pair = proto::LabelPair::default();
         pair.set_name((*name).to_owned());
-        pair.set_value(value);
+        pair.set_value(value.to_owned());
         pair
     });
     let mut metric = proto::Metric::from_label(pairs.collect());
@@ -189,7 +205,9 @@ fn buckets(seen: &Histogram) -> proto::Histogram {
 /// Text that shows as it is: what steers a terminal, breaks a line or turns the reading direction
 /// is written as its code, and all beyond `most` characters is cut.
 pub(in crate::serve) fn printable(text: &str, most: usize) -> Cow<'_, str> {
-    if text.chars().nth(most).is_none() && !text.contains(is_harmful) {
+    // Nearly every name is of this kind, and there are thousands of them.
+    let is_plain = text.len() <= most && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if is_plain || text.chars().nth(most).is_none() && !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
     let mut printable = String::new();
