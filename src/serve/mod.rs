@@ -54,8 +54,8 @@ pub enum IncidentQuery {
     },
 }
 
-/// The metrics of so many targets take a few milliseconds at most. To hand that to another thread and
-/// to be woken by it takes a good part of the time of one.
+/// The metrics of so many targets take a few milliseconds at most. To hand that to another thread
+/// and to be woken by it takes a good part of the time of one.
 const FEW_TARGETS: usize = 4;
 
 /// All that can be shown.

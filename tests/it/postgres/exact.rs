@@ -178,3 +178,34 @@ async fn sessions_that_wait_or_hold_a_transaction_are_seen_one_by_one() {
     assert_eq!(holds.state.word(), "idle in transaction");
     assert!(!format!("{seen:?}").contains("canary"), "{seen:?}");
 }
+
+/// Somebody who has `track_activities` off has no state, and may be who everybody waits behind.
+#[tokio::test]
+async fn one_that_waits_and_shows_no_state_is_seen_as_waiting() {
+    let server = server(20, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    execute(
+        &superuser,
+        "CREATE TABLE invoices (id int); CREATE ROLE quiet LOGIN; GRANT ALL ON invoices TO quiet; \
+         ALTER ROLE quiet SET track_activities = off",
+    )
+    .await;
+    execute(&superuser, "BEGIN; LOCK invoices").await;
+    let waiter = server.connect("quiet", "postgres").await.unwrap();
+    let pid = waiter.backend_pid().await.unwrap();
+    drop(waiter.simple_query_raw("DELETE FROM invoices").await.unwrap());
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    while superuser.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let seen = Watch::of(&server).seen_from_now().await;
+    let waiting = seen.sessions.iter().find(|s| s.pid == pid);
+    // Before 14 nobody says what such a session waits for (`pgstat_report_wait_start`).
+    if major() < 14 {
+        assert_eq!(waiting, None);
+        return;
+    }
+    let waiting = waiting.unwrap_or_else(|| panic!("{:?}", seen.sessions));
+    assert_eq!(waiting.wait.as_deref(), Some("Lock/relation"));
+    assert_eq!((waiting.state.word(), waiting.query.as_str()), ("disabled", ""));
+}
