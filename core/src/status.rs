@@ -405,7 +405,7 @@ impl Published {
         };
         let count = readings_total.entry(outcome).or_default();
         *count = count.saturating_add(1);
-        for login in &reading.refused_logins {
+        for login in &reading.logins.refused {
             let count = refused_total.entry(login.reason).or_default();
             *count = count.saturating_add(login.count.into());
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use plimsoll_core::reading::{Failure, Part, RefusedLogin};
+use plimsoll_core::reading::{Failure, Happened, Part};
 use tokio::sync::Notify;
 
 /// What is older than so many rhythms of its source says nothing of now.
@@ -16,31 +16,35 @@ const RHYTHMS_UNTIL_STALE: u32 = 3;
 
 /// What a source leaves.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Delivery<T> {
+pub struct Delivery<T, H = ()> {
     /// When it was complete, on the monotonic clock.
     pub taken_at: Instant,
     /// What was seen, or why nothing was.
     pub outcome: Result<Arc<T>, Failure>,
-    /// Our own logins that were refused since the delivery before: at most one entry a reason.
-    pub refused_logins: Vec<RefusedLogin>,
-    /// Whether a login of ours was answered, with yes or no, since the delivery before.
-    pub logins_tried: bool,
+    /// What happened since the delivery before.
+    pub happened: H,
     /// How often the source means to leave something at present.
     pub rhythm: Duration,
 }
 
 /// A handle on the one place.
-#[derive(Clone, Debug)]
-pub struct Mailbox<T>(Arc<Place<T>>);
+#[derive(Debug)]
+pub struct Mailbox<T, H = ()>(Arc<Place<T, H>>);
 
 #[derive(Debug)]
-struct Place<T> {
-    delivery: Mutex<Option<Delivery<T>>>,
+struct Place<T, H> {
+    delivery: Mutex<Option<Delivery<T, H>>>,
     arrived: Notify,
     replaced: AtomicU64,
 }
 
-impl<T> Default for Mailbox<T> {
+impl<T, H> Clone for Mailbox<T, H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T, H> Default for Mailbox<T, H> {
     fn default() -> Self {
         Self(Arc::new(Place {
             delivery: Mutex::new(None),
@@ -50,21 +54,19 @@ impl<T> Default for Mailbox<T> {
     }
 }
 
-impl<T> Mailbox<T> {
+impl<T, H: Happened> Mailbox<T, H> {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Leaves a delivery in place of the one that nobody took.
-    pub fn leave(&self, mut delivery: Delivery<T>) {
+    pub fn leave(&self, mut delivery: Delivery<T, H>) {
         let mut place = self.place();
         if let Some(untaken) = place.take() {
             self.0.replaced.fetch_add(1, Ordering::Relaxed);
-            delivery.logins_tried |= untaken.logins_tried;
-            for refused in untaken.refused_logins {
-                add_refused(&mut delivery.refused_logins, refused);
-            }
+            let later = std::mem::replace(&mut delivery.happened, untaken.happened);
+            delivery.happened.add(later);
         }
         *place = Some(delivery);
         drop(place);
@@ -79,7 +81,7 @@ impl<T> Mailbox<T> {
     }
 
     /// Takes what lies there.
-    pub fn take(&self) -> Option<Delivery<T>> {
+    pub fn take(&self) -> Option<Delivery<T, H>> {
         self.place().take()
     }
 
@@ -88,43 +90,33 @@ impl<T> Mailbox<T> {
         self.0.replaced.load(Ordering::Relaxed)
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Delivery<T>>> {
+    fn place(&self) -> MutexGuard<'_, Option<Delivery<T, H>>> {
         self.0.delivery.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts refused logins by their reason.
-pub fn add_refused(all: &mut Vec<RefusedLogin>, one: RefusedLogin) {
-    match all.iter_mut().find(|known| known.reason == one.reason) {
-        Some(known) => known.count = known.count.saturating_add(one.count),
-        None => all.push(one),
     }
 }
 
 /// The newest that a source gave, kept by the loop that composes readings.
 #[derive(Clone, Debug)]
-pub struct Latest<T>(Option<Delivery<T>>);
+pub struct Latest<T, H = ()>(Option<Delivery<T, H>>);
 
 /// The parts of a reading that come from one source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Composed<T> {
+pub struct Composed<T, H = ()> {
     /// The observation or failure, with its age.
     pub part: Part<T>,
-    /// Refused logins that no reading had before.
-    pub refused_logins: Vec<RefusedLogin>,
-    /// Whether a login was answered since the reading before.
-    pub logins_tried: bool,
+    /// What happened that no reading had before.
+    pub happened: H,
 }
 
-impl<T> Default for Latest<T> {
+impl<T, H> Default for Latest<T, H> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<T> Latest<T> {
+impl<T, H: Happened> Latest<T, H> {
     /// Takes what arrived and says what is known at `now`; `None` until the first delivery.
-    pub fn compose(&mut self, mailbox: &Mailbox<T>, now: Instant) -> Option<Composed<T>> {
+    pub fn compose(&mut self, mailbox: &Mailbox<T, H>, now: Instant) -> Option<Composed<T, H>> {
         let arrived = mailbox.take();
         let fresh = arrived.is_some();
         if let Some(delivery) = arrived {
@@ -138,30 +130,29 @@ impl<T> Latest<T> {
                 stale_after: latest.rhythm.saturating_mul(RHYTHMS_UNTIL_STALE),
                 seen: latest.outcome.clone(),
             },
-            refused_logins: std::mem::take(&mut latest.refused_logins),
-            logins_tried: std::mem::take(&mut latest.logins_tried),
+            happened: std::mem::take(&mut latest.happened),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_core::reading::Refusal;
+    use plimsoll_core::reading::{Logins, Refusal, RefusedLogin};
 
     use super::*;
     use crate::clock;
 
     const RHYTHM: Duration = Duration::from_secs(1);
 
-    fn delivery(at: Instant, seen: u32, refused: &[(Refusal, u32)]) -> Delivery<u32> {
+    fn delivery(at: Instant, seen: u32, refused: &[(Refusal, u32)]) -> Delivery<u32, Logins> {
+        let counted = |&(reason, count): &(Refusal, u32)| RefusedLogin { reason, count };
         Delivery {
             taken_at: at,
             outcome: Ok(Arc::new(seen)),
-            refused_logins: refused
-                .iter()
-                .map(|&(reason, count)| RefusedLogin { reason, count })
-                .collect(),
-            logins_tried: !refused.is_empty(),
+            happened: Logins {
+                refused: refused.iter().map(counted).collect(),
+                tried: !refused.is_empty(),
+            },
             rhythm: RHYTHM,
         }
     }
@@ -174,8 +165,8 @@ mod tests {
         mailbox.leave(delivery(now, 3, &[]));
         let taken = mailbox.take().unwrap();
         assert_eq!(taken.outcome, Ok(Arc::new(3)));
-        assert!(taken.logins_tried);
-        let mut refused = taken.refused_logins;
+        assert!(taken.happened.tried);
+        let mut refused = taken.happened.refused;
         refused.sort_by_key(|r| r.reason);
         let counts: Vec<_> = refused.iter().map(|r| (r.reason, r.count)).collect();
         assert_eq!(counts, [(Refusal::AllSlotsTaken, 3), (Refusal::RoleLimit, 1)]);
@@ -190,12 +181,12 @@ mod tests {
         assert_eq!(latest.compose(&mailbox, now), None);
         mailbox.leave(delivery(now, 7, &[(Refusal::AllSlotsTaken, 1)]));
         let first = latest.compose(&mailbox, now + RHYTHM / 2).unwrap();
-        assert!(first.part.fresh && first.logins_tried);
-        assert_eq!(first.refused_logins.len(), 1);
+        assert!(first.part.fresh && first.happened.tried);
+        assert_eq!(first.happened.refused.len(), 1);
         assert_eq!(first.part.age, RHYTHM / 2);
         let second = latest.compose(&mailbox, now + RHYTHM * 3).unwrap();
-        assert!(!second.part.fresh && !second.logins_tried);
-        assert_eq!(second.refused_logins, []);
+        assert!(!second.part.fresh && !second.happened.tried);
+        assert_eq!(second.happened.refused, []);
         assert_eq!(second.part.known(), Some(&7));
         let third = latest.compose(&mailbox, now + RHYTHM * 3 + RHYTHM / 2).unwrap();
         assert_eq!(third.part.known(), None);

@@ -6,6 +6,7 @@
 //! ```
 //! Called by `cli`. What it wires does not know of it.
 
+mod beside;
 mod record;
 mod rules;
 mod sender;

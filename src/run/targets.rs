@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plimsoll_core::judge::Rules;
 use plimsoll_core::judge::rule::{RuleSet, SourceRule};
+use plimsoll_core::reading::Logins;
 use plimsoll_core::reading::postgres::Observation;
 use plimsoll_core::settings::{Fallback, Settings, TargetSettings};
 use plimsoll_core::status::Published;
@@ -13,13 +14,18 @@ use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use super::beside::{Beside, Told};
 use super::rules::rules_of;
 use super::stopped;
 use super::supervise::{Ended, supervise};
 use super::watch::{Watch, take_failure};
+use crate::collect::app_pool::AppPoolSource;
 use crate::collect::conninfo::{ConnInfo, ConnInfoError};
+use crate::collect::log::LogSource;
 use crate::collect::mailbox::Mailbox;
+use crate::collect::pooler::PoolerSource;
 use crate::collect::postgres::{Source, SourceSettings};
+use crate::collect::probe::ProbeSource;
 use crate::health::Health;
 use crate::serve;
 use crate::store::Store;
@@ -47,12 +53,14 @@ struct Running {
     published: channel::Receiver<Arc<Published>>,
     stop: channel::Sender<bool>,
     tasks: JoinSet<()>,
+    beside: Beside,
 }
 
 impl Running {
-    async fn stop(mut self) {
+    async fn stop(mut self, name: &str, health: &Health) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
+        self.beside.stop(name, health).await;
     }
 }
 
@@ -67,7 +75,10 @@ impl Targets {
 
     /// Whether all targets can be watched as they are set.
     pub(super) fn check(settings: &Settings) -> Result<(), TargetError> {
-        settings.targets.iter().try_for_each(|target| source_of(target, settings).map(drop))
+        settings.targets.iter().try_for_each(|target| {
+            source_of(target, settings)?;
+            told(target, settings).map(drop)
+        })
     }
 
     /// Watches what these settings name, as they say, and nothing else.
@@ -76,7 +87,9 @@ impl Targets {
         for target in &settings.targets {
             let rules = Arc::new(rules_of(settings, target));
             let source = Arc::new(source_of(target, settings)?);
-            if let Some(running) = self.running.get(&target.name) {
+            let told = told(target, settings)?;
+            if let Some(running) = self.running.get_mut(&target.name) {
+                running.beside.apply(&target.name, told, &self.health);
                 running.rules.send_replace(rules);
                 running.source.send_if_modified(|told| {
                     let changes = **told != *source;
@@ -84,7 +97,7 @@ impl Targets {
                     changes
                 });
             } else {
-                let running = self.start(target, rules, source);
+                let running = self.start(target, rules, source, told);
                 self.running.insert(target.name.clone(), running);
             }
         }
@@ -107,7 +120,7 @@ impl Targets {
         for name in gone {
             tracing::info!(db = name.as_str(), "not watched any more");
             if let Some(running) = self.running.remove(&name) {
-                running.stop().await;
+                running.stop(&name, &self.health).await;
             }
             self.health.values().loops.remove(&name);
         }
@@ -122,6 +135,7 @@ impl Targets {
         target: &TargetSettings,
         rules: Arc<Rules>,
         source: Arc<SourceSettings>,
+        told: Told,
     ) -> Running {
         let (stop, stopped) = channel::channel(false);
         let (trouble, troubled) = channel::channel(false);
@@ -131,6 +145,8 @@ impl Targets {
         let before = Published::before_the_first_reading(&target.name, target.labels.clone());
         let (publish, published) = channel::channel(Arc::new(before));
         let mailbox = Mailbox::new();
+        let (mut beside, beside_seen) = Beside::new();
+        beside.apply(&target.name, told, &self.health);
         let reading = Reading {
             name: target.name.clone(),
             settings: source_seen.clone(),
@@ -144,6 +160,7 @@ impl Targets {
             rules: rules_seen,
             source: source_seen,
             mailbox,
+            beside: beside_seen,
             store: self.store.clone(),
             health: self.health.clone(),
             published: publish,
@@ -155,7 +172,7 @@ impl Targets {
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_reading(reading, give_up));
         tasks.spawn(keep_watching(watch, given_up));
-        Running { rules, source, published, stop, tasks }
+        Running { rules, source, published, stop, tasks, beside }
     }
 
     /// Ends all loops; what they served is committed.
@@ -163,8 +180,8 @@ impl Targets {
         for running in self.running.values() {
             running.stop.send_replace(true);
         }
-        for running in self.running.into_values() {
-            running.stop().await;
+        for (name, running) in self.running {
+            running.stop(&name, &self.health).await;
         }
     }
 }
@@ -187,11 +204,33 @@ pub(crate) fn source_of(
     })
 }
 
+/// What the other sources of a target are told.
+fn told(target: &TargetSettings, settings: &Settings) -> Result<Told, TargetError> {
+    let failed = |source| TargetError { name: target.name.clone(), source };
+    let mut told = Told::default();
+    if let Some(log) = &target.log {
+        told.logs.insert("log".to_owned(), LogSource::of(log, target, settings));
+    }
+    for probe in &target.probes {
+        let source = ProbeSource::of(probe, target, settings).map_err(failed)?;
+        told.probes.insert(probe.name.clone(), source);
+    }
+    for pooler in &target.poolers {
+        let source = PoolerSource::of(pooler, target, settings).map_err(failed)?;
+        told.poolers.insert(pooler.name.clone(), source);
+    }
+    for pool in &target.app_pools {
+        let source = AppPoolSource::of(pool, target, settings);
+        told.app_pools.insert(pool.application.clone(), source);
+    }
+    Ok(told)
+}
+
 /// Everything that the source of one target needs. Cloned when it is started again.
 struct Reading {
     name: String,
     settings: channel::Receiver<Arc<SourceSettings>>,
-    mailbox: Mailbox<Observation>,
+    mailbox: Mailbox<Observation, Logins>,
     trouble: channel::Receiver<bool>,
     health: Health,
     stop: channel::Receiver<bool>,
@@ -237,7 +276,7 @@ async fn keep_watching(watch: Watch, given_up: channel::Receiver<bool>) {
     }
 }
 
-fn count_restart(health: &Health, name: &str) {
+pub(super) fn count_restart(health: &Health, name: &str) {
     if let Some(one) = health.values().loops.get_mut(name) {
         one.restarts = one.restarts.saturating_add(1);
     }
@@ -263,6 +302,10 @@ fn unnamed(settings: &Settings, name: &str) -> Rules {
         postgres: plimsoll_core::settings::Secret::new(""),
         password: None,
         fallback: Fallback::None,
+        log: None,
+        probes: Vec::new(),
+        poolers: Vec::new(),
+        app_pools: Vec::new(),
         labels: BTreeMap::new(),
         rules: RuleSet::off(),
     };

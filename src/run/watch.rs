@@ -12,12 +12,13 @@ use plimsoll_core::judge::{
     Commit, Input, Rules, State, TargetIdentity, Transition, Verdict, step,
 };
 use plimsoll_core::reading::postgres::Observation;
-use plimsoll_core::reading::{Failure, FailureKind, Part, Reading};
+use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading};
 use plimsoll_core::status::Published;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
+use super::beside::{LatestBeside, Mailboxes};
 use crate::clock;
 use crate::collect::mailbox::{Composed, Latest, Mailbox};
 use crate::collect::postgres::SourceSettings;
@@ -48,7 +49,9 @@ pub(super) struct Watch {
     /// What the source is told: its tick is ours.
     pub(super) source: watch::Receiver<Arc<SourceSettings>>,
     /// Where the Postgres source leaves what it saw.
-    pub(super) mailbox: Mailbox<Observation>,
+    pub(super) mailbox: Mailbox<Observation, Logins>,
+    /// Where the other sources of the target leave what they saw.
+    pub(super) beside: watch::Receiver<Arc<Mailboxes>>,
     /// Episode and outbox.
     pub(super) store: Store,
     /// Our own numbers.
@@ -66,7 +69,7 @@ impl Watch {
     pub(super) async fn run(mut self) {
         let began = clock::monotonic();
         let mut turn = Turn::begin(&self);
-        let mut latest = Latest::default();
+        let (mut latest, mut beside) = (Latest::default(), LatestBeside::default());
         loop {
             self.mark_turn();
             let deadline = self.deadline(turn.last_reading);
@@ -80,7 +83,8 @@ impl Watch {
             let now = clock::monotonic();
             let composed = latest.compose(&self.mailbox, now);
             if let Some(composed) = composed.or_else(|| self.nothing_yet(began, now)) {
-                let reading = turn.reading(composed, now);
+                let mut reading = turn.reading(composed, now);
+                beside.compose(&self.beside.borrow_and_update(), &mut reading, now);
                 turn.take(&self, reading, now);
             }
         }
@@ -98,7 +102,7 @@ impl Watch {
     /// than a login and a poll may take: then nobody knows this server, and that is said. (A server
     /// that lets us in and closes, time after time; a file that cannot be read for a disk that
     /// hangs.) Once there was a first delivery, its age says it.
-    fn nothing_yet(&self, began: Instant, now: Instant) -> Option<Composed<Observation>> {
+    fn nothing_yet(&self, began: Instant, now: Instant) -> Option<Composed<Observation, Logins>> {
         let source = self.source.borrow();
         let patience = source.timeout * FIRST_READING_STEPS + source.interval;
         if now.saturating_duration_since(began) < patience {
@@ -106,16 +110,7 @@ impl Watch {
         }
         let text = "nothing was read since its watch began; the log says what was tried".to_owned();
         let failure = Failure { kind: FailureKind::TooSlow, text, sqlstate: None };
-        Some(Composed {
-            part: Part {
-                age: Duration::ZERO,
-                fresh: true,
-                stale_after: Duration::MAX,
-                seen: Err(failure),
-            },
-            refused_logins: Vec::new(),
-            logins_tried: false,
-        })
+        Some(Composed { part: standing(failure), happened: Logins::default() })
     }
 
     /// Says that the loop turns.
@@ -155,15 +150,10 @@ impl Turn {
         }
     }
 
-    fn reading(&mut self, composed: Composed<Observation>, now: Instant) -> Reading {
+    fn reading(&mut self, composed: Composed<Observation, Logins>, now: Instant) -> Reading {
         let before = self.last_reading.replace(now);
-        Reading {
-            at: clock::wall(),
-            elapsed: before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before)),
-            postgres: composed.part,
-            refused_logins: composed.refused_logins,
-            logins_tried: composed.logins_tried,
-        }
+        let elapsed = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+        Reading::of_postgres(clock::wall(), elapsed, composed.part, composed.happened)
     }
 
     fn take(&mut self, watch: &Watch, reading: Reading, now: Instant) {
@@ -285,6 +275,11 @@ fn log(target: &TargetIdentity, said: &Said) {
     }
 }
 
+/// A failure that stands until something else is known.
+fn standing<T>(failure: Failure) -> Part<T> {
+    Part { age: Duration::ZERO, fresh: true, stale_after: Duration::MAX, seen: Err(failure) }
+}
+
 /// One step on a reading that nobody took: of a target whose loop is given up, or that is not
 /// watched any more. What follows from it is owed like anything else.
 pub(super) async fn take_failure(
@@ -298,18 +293,8 @@ pub(super) async fn take_failure(
         return;
     }
     let failure = Failure { kind: FailureKind::Broken, text: text.to_owned(), sqlstate: None };
-    let reading = Reading {
-        at: clock::wall(),
-        elapsed: Duration::ZERO,
-        postgres: Part {
-            age: Duration::ZERO,
-            fresh: true,
-            stale_after: Duration::MAX,
-            seen: Err(failure),
-        },
-        refused_logins: Vec::new(),
-        logins_tried: false,
-    };
+    let part = standing(failure);
+    let reading = Reading::of_postgres(clock::wall(), Duration::ZERO, part, Logins::default());
     let input = Input { reading };
     let (state, verdict) = step(rules, State::restored(episode, memory), &input);
     if let Some(published) = published {

@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use plimsoll::clock;
 use plimsoll::collect::conninfo::ConnInfo;
-use plimsoll::collect::mailbox::{Delivery, Mailbox};
+use plimsoll::collect::mailbox::{self, Mailbox};
 use plimsoll::collect::postgres::{Source, SourceSettings};
 use plimsoll::drill::server::{Options, Server, Session};
 use plimsoll_core::reading::postgres::Observation;
-use plimsoll_core::reading::{Failure, FailureKind};
+use plimsoll_core::reading::{Failure, FailureKind, Logins};
 use plimsoll_core::settings::{Fallback, Secret};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,9 +42,12 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// The role that watches.
 const WATCHER: &str = "watcher";
 
+/// What a source leaves.
+type Delivery = mailbox::Delivery<Observation, Logins>;
+
 /// A source that runs, and what it leaves.
 struct Watch {
-    mailbox: Mailbox<Observation>,
+    mailbox: Mailbox<Observation, Logins>,
     trouble: watch::Sender<bool>,
     settings: watch::Sender<Arc<SourceSettings>>,
     tasks: JoinSet<()>,
@@ -84,17 +87,13 @@ impl Watch {
     }
 
     /// The next delivery.
-    async fn next(&self) -> Delivery<Observation> {
+    async fn next(&self) -> Delivery {
         tokio::time::timeout(DEADLINE, self.mailbox.arrived()).await.expect("a delivery in time");
         self.mailbox.take().unwrap()
     }
 
     /// The first delivery of which this holds.
-    async fn until(
-        &self,
-        what: &str,
-        mut holds: impl FnMut(&Delivery<Observation>) -> bool,
-    ) -> Delivery<Observation> {
+    async fn until(&self, what: &str, mut holds: impl FnMut(&Delivery) -> bool) -> Delivery {
         let deadline = clock::monotonic() + DEADLINE;
         loop {
             let delivery = self.next().await;
@@ -122,7 +121,7 @@ impl Watch {
 
     /// The next failure of this kind.
     async fn failure(&self, kind: FailureKind) -> Failure {
-        let is_it = |d: &Delivery<_>| d.outcome.as_ref().is_err_and(|f: &Failure| f.kind == kind);
+        let is_it = |d: &Delivery| d.outcome.as_ref().is_err_and(|f: &Failure| f.kind == kind);
         self.until(kind.word(), is_it).await.outcome.unwrap_err()
     }
 }
@@ -184,8 +183,8 @@ async fn a_source_says_which_server_it_reads_and_what_that_costs() {
     let server = server(20, &[]).await;
     let watch = Watch::of(&server);
     let delivery = watch.next().await;
-    assert!(delivery.logins_tried);
-    assert_eq!(delivery.refused_logins, []);
+    assert!(delivery.happened.tried);
+    assert_eq!(delivery.happened.refused, []);
     assert_eq!(delivery.rhythm, Duration::from_millis(100));
     let seen = delivery.outcome.unwrap();
     assert_eq!(seen.server.version_num / 10_000, major());
@@ -257,14 +256,14 @@ async fn new_settings_in_a_full_server_keep_the_connection_until_its_successor_i
     let before = our_backends(&superuser).await;
     let free = 17 - 2;
     let sessions = server.fill("app", "payment-api", free).await.unwrap();
-    let full = |d: &Delivery<Observation>| d.outcome.as_deref().is_ok_and(|o| o.slots().free == 0);
+    let full = |d: &Delivery| d.outcome.as_deref().is_ok_and(|o| o.slots().free == 0);
     watch.until("a full server", full).await;
 
     // What is set at login changes: a new one is needed. It is refused, and readings go on.
     let mut other = settings(&server.url(WATCHER, "postgres"));
     other.timeout *= 2;
     watch.settings.send_replace(Arc::new(other));
-    watch.until("a refused login", |d| !d.refused_logins.is_empty()).await;
+    watch.until("a refused login", |d| !d.happened.refused.is_empty()).await;
     watch.until("a reading all the same", full).await;
     assert_eq!(our_backends(&superuser).await, before);
 

@@ -136,7 +136,7 @@ fn each_kind_of_io_has_its_place() {
         ("TcpListener", vec!["src/serve", "src/drill", "src/run"]),
         ("hyper_util::client", vec!["src/notify", "src/drill"]),
         // A password may come from a program: that one file, and the drills.
-        ("process::Command", vec!["src/drill", "src/collect/postgres/password.rs"]),
+        ("process::Command", vec!["src/drill", "src/collect/login/password.rs"]),
         ("clippy::disallowed_methods", vec!["src/clock.rs"]),
     ];
     let mut mistakes = Vec::new();

@@ -74,7 +74,7 @@ impl Memory {
             (Some(now), peak) if in_incident => Some(now.higher(peak)),
             (_, peak) => peak,
         };
-        for login in reading.refused_logins.iter().filter(|_| in_incident) {
+        for login in reading.logins.refused.iter().filter(|_| in_incident) {
             match refused.iter_mut().find(|(reason, _)| *reason == login.reason) {
                 Some((_, count)) => *count = count.saturating_add(login.count.into()),
                 None => refused.push((login.reason, login.count.into())),

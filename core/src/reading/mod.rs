@@ -3,7 +3,11 @@
 //! `collect` makes readings, the judge and the flight recorder take them. Raw counters stand here
 //! with their epoch, never rates: what needs two readings is the judge's memory.
 
+pub mod app_pool;
+pub mod log;
+pub mod pooler;
 pub mod postgres;
+pub mod probe;
 pub mod sql;
 
 use std::fmt;
@@ -22,10 +26,90 @@ pub struct Reading {
     pub elapsed: Duration,
     /// The server itself.
     pub postgres: Part<postgres::Observation>,
-    /// Logins that were refused since the reading before, each in exactly one reading.
-    pub refused_logins: Vec<RefusedLogin>,
-    /// Whether somebody tried to log in since the reading before, so that no refusal means none.
-    pub logins_tried: bool,
+    /// Our own logins since the reading before, each in exactly one reading.
+    pub logins: Logins,
+    /// The server's log, where it is followed.
+    #[serde(default)]
+    pub log: Option<Sourced<log::Observation, log::Lines>>,
+    /// Logins as applications make them.
+    #[serde(default)]
+    pub probes: Vec<Sourced<probe::Observation, probe::Attempts>>,
+    /// Poolers.
+    #[serde(default)]
+    pub poolers: Vec<Sourced<pooler::Observation>>,
+    /// The pools of applications.
+    #[serde(default)]
+    pub app_pools: Vec<Sourced<app_pool::Observation>>,
+}
+
+impl Reading {
+    /// A reading of a target that has no source but its server.
+    pub fn of_postgres(
+        at: Timestamp,
+        elapsed: Duration,
+        postgres: Part<postgres::Observation>,
+        logins: Logins,
+    ) -> Self {
+        Self {
+            at,
+            elapsed,
+            postgres,
+            logins,
+            log: None,
+            probes: Vec::new(),
+            poolers: Vec::new(),
+            app_pools: Vec::new(),
+        }
+    }
+}
+
+/// What one source of a target gave, beside the server itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sourced<T, H = ()> {
+    /// The name of the source in settings: of the probe, of the pooler, of the application.
+    pub name: String,
+    /// The observation or failure, with its age.
+    pub part: Part<T>,
+    /// What happened since the reading before, each thing in exactly one reading.
+    pub happened: H,
+}
+
+/// Things that happened, unlike a gauge: what a source says later adds to what it said before.
+pub trait Happened: Default {
+    /// Adds what happened after it. What is beyond a bound is counted.
+    fn add(&mut self, later: Self);
+}
+
+impl Happened for () {
+    fn add(&mut self, (): Self) {}
+}
+
+/// Our own logins since the reading before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logins {
+    /// Those that were refused: at most one entry a reason.
+    pub refused: Vec<RefusedLogin>,
+    /// Whether one was answered, with yes or no, so that none refused means none.
+    pub tried: bool,
+}
+
+impl Logins {
+    /// Counts a refused one.
+    pub fn note_refused(&mut self, one: RefusedLogin) {
+        match self.refused.iter_mut().find(|known| known.reason == one.reason) {
+            Some(known) => known.count = known.count.saturating_add(one.count),
+            None => self.refused.push(one),
+        }
+    }
+}
+
+impl Happened for Logins {
+    fn add(&mut self, later: Self) {
+        self.tried |= later.tried;
+        for refused in later.refused {
+            self.note_refused(refused);
+        }
+    }
 }
 
 /// What one source gave: its last observation, or why there is none, with its age.

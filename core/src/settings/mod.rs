@@ -92,10 +92,46 @@ pub struct TargetSettings {
     pub password: Option<PasswordFrom>,
     /// How it is read when it refuses our ordinary login.
     pub fallback: Fallback,
+    /// Its server's log, if that is followed.
+    pub log: Option<LogSettings>,
+    /// Logins that are made as applications make them.
+    pub probes: Vec<ProbeSettings>,
+    /// Poolers before it.
+    pub poolers: Vec<PoolerSettings>,
+    /// The pools of applications.
+    pub app_pools: Vec<AppPoolSettings>,
     /// Said with every message.
     pub labels: BTreeMap<String, String>,
     /// Its rules: those for all targets with its own laid over them.
     pub rules: RuleSet,
+}
+
+/// A server's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    /// The file, or a pattern that its names match.
+    pub path: PathBuf,
+}
+
+/// A login that is made as an application makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeSettings {
+    /// Its name.
+    pub name: String,
+}
+
+/// A pooler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolerSettings {
+    /// Its name.
+    pub name: String,
+}
+
+/// The pools of an application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppPoolSettings {
+    /// The application's name.
+    pub application: String,
 }
 
 /// A password that is looked up anew at every login.

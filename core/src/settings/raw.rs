@@ -4,6 +4,11 @@
 //! Unknown keys are errors at every level. Nothing here has a default: those stand in
 //! `config/default.toml`, the first layer.
 
+mod app_pools;
+mod log;
+mod poolers;
+mod probes;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +22,10 @@ use super::value::{
 use super::{Fallback, Secret};
 use crate::judge::Severity;
 use crate::judge::rule::RuleName;
+pub(super) use app_pools::RawAppPool;
+pub(super) use log::RawLog;
+pub(super) use poolers::RawPooler;
+pub(super) use probes::RawProbe;
 
 /// Everything that a configuration can say.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -56,6 +65,10 @@ pub(super) struct RawTarget {
     pub(super) password_file: Option<Val<PathBuf>>,
     pub(super) password_command: Option<Vec<Val<Argument>>>,
     pub(super) fallback: Option<Val<Fallback>>,
+    pub(super) log: Option<Table<RawLog>>,
+    pub(super) probes: Option<Vec<Table<RawProbe>>>,
+    pub(super) poolers: Option<Vec<Table<RawPooler>>>,
+    pub(super) app_pools: Option<Vec<Table<RawAppPool>>>,
     pub(super) labels: Option<BTreeMap<String, Val<Label>>>,
     pub(super) rules: Option<Table<RawRules>>,
 }

@@ -40,7 +40,7 @@ use plimsoll_core::message::summary;
 use plimsoll_core::reading::postgres::{
     ConnectionLimit, Cost, Group, Limits, Observation, Server, SessionState,
 };
-use plimsoll_core::reading::{Failure, FailureKind, Part, Reading, Refusal, RefusedLogin};
+use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading, Refusal, RefusedLogin};
 
 /// The rules as they are shipped.
 pub(crate) fn shipped() -> RuleSet {
@@ -235,20 +235,16 @@ impl Scene {
             text: format!("the server is {kind}"),
             sqlstate: None,
         };
-        let refused_logins =
+        let refused =
             self.saw.iter().map(|reason| RefusedLogin { reason: *reason, count: 1 }).collect();
-        Reading {
-            at,
-            elapsed,
-            postgres: Part {
-                age: self.age,
-                fresh: self.age.is_zero(),
-                stale_after: seconds(3),
-                seen: self.seen.map(|used| Arc::new(self.observation(used, at))).map_err(failure),
-            },
-            logins_tried: !self.saw.is_empty(),
-            refused_logins,
-        }
+        let postgres = Part {
+            age: self.age,
+            fresh: self.age.is_zero(),
+            stale_after: seconds(3),
+            seen: self.seen.map(|used| Arc::new(self.observation(used, at))).map_err(failure),
+        };
+        let logins = Logins { refused, tried: !self.saw.is_empty() };
+        Reading::of_postgres(at, elapsed, postgres, logins)
     }
 }
 

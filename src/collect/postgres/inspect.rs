@@ -17,17 +17,16 @@ use plimsoll_core::settings::Fallback;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Error, Row};
 
-use super::login::{Login, login};
 use super::names::Names;
 use super::observe;
 use super::rows::Connection;
 use super::session::{Ask, Session, TurnError};
 use super::shown::ShownStatements;
-use super::socket::Ledger;
 use super::text::Text;
-use super::{GOODBYE_AT_MOST, SourceSettings, failure, walsender};
+use super::{GOODBYE_AT_MOST, SourceSettings};
 use crate::clock;
 use crate::collect::conninfo::{Place, SslMode};
+use crate::collect::login::{self, Ledger, Login, failure, login};
 
 /// Who we are there, and what that may do.
 const ROLE: &str = "
@@ -229,7 +228,7 @@ pub async fn inspect(settings: Arc<SourceSettings>, rest: Duration) -> Result<In
 
 /// Tries the fallback: `pg_hba.conf` and the number of walsenders are known to the server alone.
 async fn try_fallback(settings: &Arc<SourceSettings>) -> Result<(), Failure> {
-    let (login, drive) = enter(settings, walsender::Way::Replication).await?;
+    let (login, drive) = enter(settings, login::Way::Replication).await?;
     let patience = settings.timeout * 2;
     let connection = Connection::new(login.client, login.way);
     let polling = slots(Session::new(0, connection, login.key_pid, &login.version));
@@ -276,7 +275,7 @@ impl Drive {
 /// A login that succeeded, without what drives it.
 struct Entered {
     client: Client,
-    way: walsender::Way,
+    way: login::Way,
     key_pid: Option<i32>,
     version: String,
 }
@@ -284,10 +283,10 @@ struct Entered {
 /// Logs in, once.
 async fn enter(
     settings: &Arc<SourceSettings>,
-    way: walsender::Way,
+    way: login::Way,
 ) -> Result<(Entered, Drive), Failure> {
     let patience = settings.timeout * 2;
-    let login = login(Arc::clone(settings), Ledger::default(), Arc::default(), way);
+    let login = login(settings.access(), Ledger::of(1), Arc::default(), settings.purpose(way));
     let login = tokio::time::timeout(patience, login).await;
     let login = login.map_err(|_| silence("the login was not answered", patience))?;
     let Login { client, way, key_pid, version, drive } = login.map_err(|error| error.failure())?;
@@ -307,7 +306,7 @@ impl Visit {
     async fn begin(settings: &Arc<SourceSettings>) -> Result<Self, Failure> {
         let patience = settings.timeout * 2;
         let (Entered { client, key_pid, .. }, drive) =
-            enter(settings, walsender::Way::Ordinary).await?;
+            enter(settings, login::Way::Ordinary).await?;
         let first = tokio::time::timeout(patience, First::ask(&client)).await;
         let first = first.unwrap_or_else(|_| Err(silence("nothing was answered", patience)));
         match first {
@@ -358,7 +357,7 @@ async fn look(
     let said = |error: Error| failure::of_statement(&error, "inspecting the server");
     let seen = Seen::read(&client, rest).await.map_err(said)?;
     // Last, since the session takes the client: the daemon's own poll, and what it makes of it.
-    let connection = Connection::new(client, walsender::Way::Ordinary);
+    let connection = Connection::new(client, login::Way::Ordinary);
     let slots = slots(Session::new(0, connection, key_pid, &first.version)).await;
     let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     // Which of several hosts answered is not known: all of them must be this machine's.

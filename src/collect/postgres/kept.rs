@@ -10,13 +10,11 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal, RefusedLogin};
 use plimsoll_core::settings::Fallback;
 use tokio::task::AbortHandle;
 
-use super::failure::{self, LoginError};
-use super::login::Login;
 use super::rows::Connection;
 use super::session::Session;
-use super::walsender::Way;
 use super::{Source, fallback};
-use crate::collect::mailbox::add_refused;
+use crate::collect::login::failure::{self, LoginError};
+use crate::collect::login::{Login, Way};
 
 /// The kept connection.
 #[derive(Debug)]
@@ -32,7 +30,7 @@ impl Source {
     pub(super) fn take_login(&mut self, login: Login, now: Instant) {
         self.logins.note_success();
         // A walsender that gets in says nothing of slots.
-        self.logins_tried |= login.way == Way::Ordinary;
+        self.decided.tried |= login.way == Way::Ordinary;
         self.sessions += 1;
         let id = self.sessions;
         let drive = login.drive;
@@ -94,14 +92,14 @@ impl Source {
     pub(super) fn take_refusal(&mut self, error: &LoginError, now: Instant) {
         let login = self.logins.note_failure(now);
         let way = login.as_ref().map_or(Way::Ordinary, |login| login.way);
-        self.logins_tried |= error.is_answer();
+        self.decided.tried |= error.is_answer();
         let mut failure = error.failure();
         if login.is_some_and(|login| login.said_late) && error.is_silent_close() {
             failure.kind = FailureKind::TooSlow;
             failure.text.push_str("; the server gave up a login that it could not finish");
         }
         if let FailureKind::Refused(reason) = failure.kind {
-            add_refused(&mut self.refused_logins, RefusedLogin { reason, count: 1 });
+            self.decided.note_refused(RefusedLogin { reason, count: 1 });
         }
         let Some(failure) = self.after_fallback(way, failure, now) else { return };
         // While the kept connection is only stuck, that is what is said, and the refusal counts.

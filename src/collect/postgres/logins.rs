@@ -4,21 +4,18 @@
 //! second. What a login means for the source is decided by [`super::Source`], who alone calls this.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::failure::LoginError;
-use super::login::{self, Login};
 use super::pace::{self, LOGINS_APART};
-use super::socket::Ledger;
-use super::walsender::Way;
 use super::{SourceSettings, next_done};
+use crate::collect::login::failure::LoginError;
+use crate::collect::login::{self, Ledger, Login, Progress, Way};
 
 /// So many sockets of ours may be open at the server: the kept connection and one more, its
 /// successor or a login that is stuck.
-pub(super) const MAX_SOCKETS: usize = 2;
+const MAX_SOCKETS: usize = 2;
 
 /// A login that was not decided after so long is given up: what swallowed it may be a proxy that
 /// will never answer. Its socket is still counted.
@@ -47,13 +44,13 @@ pub(super) struct UnderWay {
     /// It was said that there is no answer.
     pub(super) said_late: bool,
     began: Instant,
-    reached: Arc<AtomicBool>,
+    progress: Arc<Progress>,
 }
 
 impl Logins {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            ledger: Ledger::default(),
+            ledger: Ledger::of(MAX_SOCKETS),
             tasks: JoinSet::new(),
             under_way: None,
             next: Way::Ordinary,
@@ -79,14 +76,14 @@ impl Logins {
         self.not_before = now + LOGINS_APART;
         // With several hosts, the login passes over one at which there is no room.
         let mut hosts = settings.conninfo.hosts.iter();
-        if hosts.all(|host| self.ledger.at(host.address()).open(now) >= MAX_SOCKETS) {
+        if hosts.all(|host| !self.ledger.at(host.address()).has_room(now)) {
             return;
         }
         let way = std::mem::replace(&mut self.next, Way::Ordinary);
-        let reached = Arc::new(AtomicBool::new(false));
-        let (settings, ledger) = (Arc::clone(settings), self.ledger.clone());
-        self.tasks.spawn(login::login(settings, ledger, Arc::clone(&reached), way));
-        self.under_way = Some(UnderWay { way, said_late: false, began: now, reached });
+        let progress = Arc::<Progress>::default();
+        let (access, purpose) = (settings.access(), settings.purpose(way));
+        self.tasks.spawn(login::login(access, self.ledger.clone(), Arc::clone(&progress), purpose));
+        self.under_way = Some(UnderWay { way, said_late: false, began: now, progress });
     }
 
     /// The next one goes over a replication connection, as soon as the pace lets it.
@@ -108,7 +105,7 @@ impl Logins {
     /// reached the server yet has deadlines of its own.
     pub(super) fn late_at(&self, timeout: Duration) -> Option<Instant> {
         let login = self.under_way.as_ref()?;
-        let may_be = !login.said_late && login.reached.load(Ordering::Relaxed);
+        let may_be = !login.said_late && login.progress.has_reached();
         may_be.then_some(login.began + timeout)
     }
 

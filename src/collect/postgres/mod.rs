@@ -14,48 +14,40 @@
 //!   is kept until an ordinary login gets in, and no longer.
 
 mod counters;
-mod failure;
 pub mod fallback;
 pub mod inspect;
 mod kept;
-mod login;
 mod logins;
 mod names;
 mod observe;
-mod open;
 mod pace;
-mod password;
 mod poll;
 mod rows;
 mod session;
 mod shown;
-mod socket;
 mod text;
-mod walsender;
-mod wary;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plimsoll_core::reading::postgres::{Cost, Observation};
-use plimsoll_core::reading::{Failure, FailureKind, Refusal, RefusedLogin};
+use plimsoll_core::reading::{self, Failure, FailureKind, Refusal};
 use plimsoll_core::settings::{Fallback, PasswordFrom};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use self::counters::{CountersCache, Epoch};
-use self::failure::LoginError;
 use self::kept::Kept;
-use self::login::Login;
 use self::logins::Logins;
 use self::names::NamesCache;
 use self::pace::Pace;
 use self::poll::{Identity, Pass};
 use self::session::{Ask, Turn, TurnError};
 use self::shown::ShownStatements;
-use self::walsender::Way;
 use super::conninfo::ConnInfo;
+use super::login::failure::LoginError;
+use super::login::{Access, Login, Purpose, Way};
 use super::mailbox::{Delivery, Mailbox};
 use crate::clock;
 
@@ -89,6 +81,20 @@ impl SourceSettings {
         same_login && self.password == other.password && self.timeout == other.timeout
     }
 
+    /// Where its logins go, and as whom.
+    fn access(&self) -> Access {
+        Access {
+            conninfo: self.conninfo.clone(),
+            password: self.password.clone(),
+            timeout: self.timeout,
+        }
+    }
+
+    /// What its sessions are for.
+    fn purpose(&self, way: Way) -> Purpose {
+        Purpose::Watch { way, statement_timeout: self.statement_timeout() }
+    }
+
     /// Somewhat less than our own patience: the server's word that it was too slow brings the
     /// connection back into step.
     fn statement_timeout(&self) -> Duration {
@@ -103,7 +109,7 @@ pub struct Source {
     told: watch::Receiver<Arc<SourceSettings>>,
     /// The kept connection is to be replaced by one under the settings of now.
     renew: bool,
-    mailbox: Mailbox<Observation>,
+    mailbox: Mailbox<Observation, reading::Logins>,
     /// An alert of the target is pending or firing.
     trouble: watch::Receiver<bool>,
     connections: JoinSet<(u64, String)>,
@@ -122,8 +128,8 @@ pub struct Source {
     shown: ShownStatements,
     /// What is said at a tick at which nothing new is known.
     standing: Option<Failure>,
-    refused_logins: Vec<RefusedLogin>,
-    logins_tried: bool,
+    /// Logins that were decided since the last delivery.
+    decided: reading::Logins,
 }
 
 /// Something that should be answered by a deadline, after which it is said that it was not.
@@ -145,7 +151,7 @@ impl Source {
     /// A source that begins with [`Source::run`].
     pub fn new(
         mut told: watch::Receiver<Arc<SourceSettings>>,
-        mailbox: Mailbox<Observation>,
+        mailbox: Mailbox<Observation, reading::Logins>,
         trouble: watch::Receiver<bool>,
     ) -> Self {
         let now = clock::monotonic();
@@ -170,8 +176,7 @@ impl Source {
             counters: CountersCache::default(),
             shown: ShownStatements::default(),
             standing: None,
-            refused_logins: Vec::new(),
-            logins_tried: false,
+            decided: reading::Logins::default(),
         }
     }
 
@@ -413,8 +418,7 @@ impl Source {
         self.mailbox.leave(Delivery {
             taken_at: now,
             outcome: outcome.map(Arc::new),
-            refused_logins: std::mem::take(&mut self.refused_logins),
-            logins_tried: std::mem::take(&mut self.logins_tried),
+            happened: std::mem::take(&mut self.decided),
             rhythm,
         });
     }

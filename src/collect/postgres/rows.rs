@@ -16,8 +16,7 @@ use plimsoll_core::reading::{Failure, FailureKind};
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::failure;
-use super::walsender::Way;
+use crate::collect::login::{Way, failure};
 
 /// A connection that is logged in, and what can be sent over it.
 #[derive(Debug)]

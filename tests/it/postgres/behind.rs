@@ -5,16 +5,15 @@ use plimsoll_core::reading::FailureKind;
 
 use super::exact::logins_until_refused;
 use super::{
-    Delivery, Observation, WATCHER, Watch, execute, our_backends, patient, server, settings,
-    until_true,
+    Delivery, WATCHER, Watch, execute, our_backends, patient, server, settings, until_true,
 };
 use crate::failover::{Address, begin_anew, standby_of};
 
-fn is_standby(delivery: &Delivery<Observation>) -> bool {
+fn is_standby(delivery: &Delivery) -> bool {
     delivery.outcome.as_deref().is_ok_and(|seen| seen.server.in_recovery)
 }
 
-fn is_primary(delivery: &Delivery<Observation>) -> bool {
+fn is_primary(delivery: &Delivery) -> bool {
     delivery.outcome.as_deref().is_ok_and(|seen| !seen.server.in_recovery)
 }
 
@@ -28,7 +27,7 @@ async fn a_standby_is_read_exactly_and_over_its_promotion() {
     let free = usize::try_from(before.slots().free).unwrap();
     let held = logins_until_refused(&standby, "app", "postgres").await;
     assert_eq!(held.len(), free);
-    let full = |d: &Delivery<Observation>| d.outcome.as_deref().is_ok_and(|o| o.slots().free == 0);
+    let full = |d: &Delivery| d.outcome.as_deref().is_ok_and(|o| o.slots().free == 0);
     watch.until("a full standby", full).await;
 
     let superuser = standby.superuser().await.unwrap();
@@ -63,9 +62,7 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     assert_ne!(third.server.system_identifier, first.system_identifier);
     // Counters are those of the server that answers, with their epoch.
     let row = "SELECT stats_reset FROM pg_stat_database WHERE datname = 'postgres'";
-    let counted = |d: &Delivery<Observation>| {
-        d.outcome.as_deref().is_ok_and(|seen| !seen.counters.is_empty())
-    };
+    let counted = |d: &Delivery| d.outcome.as_deref().is_ok_and(|seen| !seen.counters.is_empty());
     let fourth = watch.until("counters", counted).await.outcome.unwrap();
     let reset: Option<jiff::Timestamp> = superuser.query_one(row, &[]).await.unwrap().get(0);
     let postgres = fourth.counters.iter().find(|c| c.database == "postgres").unwrap();
@@ -117,7 +114,7 @@ async fn after_an_immediate_shutdown_it_recovers_and_is_read_again() {
     // Something to replay.
     execute(&superuser, "CREATE TABLE kept AS SELECT generate_series(1, 10000)").await;
     server.restart(Mode::Immediate).await.unwrap();
-    let started = |d: &Delivery<Observation>| {
+    let started = |d: &Delivery| {
         d.outcome.as_deref().is_ok_and(|seen| seen.server.started_at > before.started_at)
     };
     let after = watch.until("the next start", started).await.outcome.unwrap();

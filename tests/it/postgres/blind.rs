@@ -69,13 +69,13 @@ async fn a_full_server_that_ended_our_session_is_a_refusal_and_not_an_absence() 
     assert_eq!(failure.kind, FailureKind::Refused(refused), "{failure:?}");
     assert_eq!(failure.sqlstate.as_deref(), Some("53300"));
     assert!(failure.text.contains("remaining connection slots are reserved"), "{failure:?}");
-    assert!(delivery.logins_tried);
-    let counted: Vec<_> = delivery.refused_logins.iter().map(|r| (r.reason, r.count)).collect();
+    assert!(delivery.happened.tried);
+    let counted: Vec<_> = delivery.happened.refused.iter().map(|r| (r.reason, r.count)).collect();
     assert_eq!(counted, [(refused, 1)]);
     // It stays a state at every tick, and each refusal is told once.
     let next = watch.next().await;
     assert_eq!(next.outcome.unwrap_err().kind, FailureKind::Refused(refused));
-    assert_eq!(next.refused_logins, []);
+    assert_eq!(next.happened.refused, []);
     drop(held);
     assert!(watch.seen().await.slots().free > 0);
 }
@@ -223,7 +223,7 @@ async fn a_server_that_was_restarted_is_read_again() {
     let watch = Watch::of(&server);
     let before = watch.seen().await.server;
     server.restart(Mode::Fast).await.unwrap();
-    let started = |d: &super::Delivery<super::Observation>| {
+    let started = |d: &super::Delivery| {
         d.outcome.as_deref().is_ok_and(|seen| seen.server.started_at > before.started_at)
     };
     let after = watch.until("the new start", started).await.outcome.unwrap().server.clone();

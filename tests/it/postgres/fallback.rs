@@ -1,7 +1,7 @@
 //! `fallback = "replication"`: a server that refuses every login is read as a walsender, and left
 //! again as soon as it lets us in.
 
-use plimsoll::collect::mailbox::Delivery;
+use super::Delivery;
 use plimsoll::collect::postgres::SourceSettings;
 use plimsoll::drill::server::{Mode, Server, Session};
 use plimsoll_core::reading::postgres::{DatabaseCounters, Observation};
@@ -28,7 +28,7 @@ async fn server_for_fallback(max_connections: u32, settings: &[(&str, &str)]) ->
     server
 }
 
-fn read_over(delivery: &Delivery<Observation>, fallback: Option<Refusal>) -> bool {
+fn read_over(delivery: &Delivery, fallback: Option<Refusal>) -> bool {
     delivery.outcome.as_deref().is_ok_and(|seen| seen.fallback == fallback)
 }
 
@@ -93,12 +93,12 @@ async fn a_server_without_a_single_slot_that_cut_us_off_is_read_on() {
     assert_eq!(backends[0].1, "walsender");
 
     // Ordinary logins are tried again, and each that is refused counts, while readings go on.
-    let refused = watch.until("a refusal", |d| !d.refused_logins.is_empty()).await;
-    assert!(refused.logins_tried && read_over(&refused, taken), "{refused:?}");
-    assert_eq!(refused.refused_logins[0].reason, Refusal::AllSlotsTaken);
+    let refused = watch.until("a refusal", |d| !d.happened.refused.is_empty()).await;
+    assert!(refused.happened.tried && read_over(&refused, taken), "{refused:?}");
+    assert_eq!(refused.happened.refused[0].reason, Refusal::AllSlotsTaken);
     // The walsender is cut off, too.
     terminate_ours(&superuser).await;
-    let is_other = |d: &Delivery<Observation>| read_over(d, taken);
+    let is_other = |d: &Delivery| read_over(d, taken);
     while ours(&superuser).await.iter().all(|backend| *backend == backends[0]) {
         watch.next().await;
     }
@@ -122,7 +122,7 @@ async fn the_first_that_is_said_of_a_full_server_names_its_holders() {
     let _admins = fill_to_the_last(&server, 12, 9).await;
     let watch = watch(&server);
     let delivery = watch.next().await;
-    let counted: Vec<_> = delivery.refused_logins.iter().map(|r| (r.reason, r.count)).collect();
+    let counted: Vec<_> = delivery.happened.refused.iter().map(|r| (r.reason, r.count)).collect();
     assert_eq!(counted, [(Refusal::AllSlotsTaken, 1)]);
     let seen = delivery.outcome.unwrap();
     assert_eq!(seen.fallback, Some(Refusal::AllSlotsTaken));
@@ -238,7 +238,7 @@ async fn what_a_walsender_needs_and_has_not_is_said() {
     assert_eq!(failure.kind, FailureKind::Refused(Refusal::RoleLimit), "{failure:?}");
     both(&failure.text, "hint: no walsender is free; raise max_wal_senders");
     assert!(failure.text.contains("too many connections for role"), "{failure:?}");
-    let mut counted: Vec<_> = first.refused_logins.iter().map(|r| (r.reason, r.count)).collect();
+    let mut counted: Vec<_> = first.happened.refused.iter().map(|r| (r.reason, r.count)).collect();
     counted.sort();
     assert_eq!(counted, [(Refusal::RoleLimit, 1), (Refusal::WalSenders, 1)]);
 

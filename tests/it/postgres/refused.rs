@@ -90,7 +90,7 @@ async fn each_refusal_for_want_of_a_connection_has_its_own_reason() {
         let delivery = watch.next().await;
         let failure = delivery.outcome.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused(expected), "{failure:?}");
-        assert_eq!(delivery.refused_logins[0].reason, expected);
+        assert_eq!(delivery.happened.refused[0].reason, expected);
     };
     execute(&superuser, "ALTER ROLE watcher CONNECTION LIMIT 1").await;
     reason(Refusal::RoleLimit).await;

@@ -58,7 +58,7 @@ impl Full {
         let failure = delivery.outcome.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused(expected), "{failure:?}");
         assert_eq!(failure.sqlstate.as_deref(), Some("53300"));
-        let counted: Vec<_> = delivery.refused_logins.iter().map(|r| r.reason).collect();
+        let counted: Vec<_> = delivery.happened.refused.iter().map(|r| r.reason).collect();
         assert_eq!(counted, [expected]);
         self.held.clear();
         self.watch.seen().await;
@@ -69,7 +69,7 @@ impl Full {
         let back = async {
             while our_backends(&self.superuser).await.iter().all(|pid| *pid == before) {
                 let delivery = self.watch.next().await;
-                assert_eq!(delivery.refused_logins, []);
+                assert_eq!(delivery.happened.refused, []);
             }
         };
         tokio::time::timeout(super::DEADLINE, back).await.expect("a new connection");

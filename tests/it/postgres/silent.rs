@@ -43,7 +43,7 @@ async fn where_nothing_listens_the_server_is_stopped() {
     let watch = Watch::start(settings(&url));
     let delivery = watch.next().await;
     assert_eq!(delivery.outcome.unwrap_err().kind, FailureKind::Stopped);
-    assert!(!delivery.logins_tried);
+    assert!(!delivery.happened.tried);
     let watch = Watch::start(settings("host=/nonexistent user=watcher"));
     let failure = watch.failure(FailureKind::Stopped).await;
     assert!(failure.text.contains("/nonexistent/.s.PGSQL.5432"), "{failure:?}");

@@ -11,7 +11,7 @@ use plimsoll::clock;
 use plimsoll::health::{Health, LoopHealth};
 use plimsoll::serve::{self, IncidentQuery, IncidentReader, Shared, Targets};
 use plimsoll_core::reading::postgres::{Cost, Group, Limits, Observation, Server, SessionState};
-use plimsoll_core::reading::{Failure, FailureKind, Part, Reading, Refusal};
+use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading, Refusal};
 use plimsoll_core::status::{
     AlertStatus, HolderStatus, IncidentStatus, Published, ServerStatus, SlotsStatus, SourceStatus,
 };
@@ -234,19 +234,15 @@ pub(super) fn read(name: &str) -> Published {
         waiting_for_lock: 36,
     }];
     status.alerts = vec![alert("firing")];
-    published.reading = Some(Reading {
-        at: read_at,
-        elapsed: Duration::from_secs(1),
-        postgres: Part {
-            age: Duration::ZERO,
-            fresh: true,
-            // Longer than any test: here the loop never turns again.
-            stale_after: DEADLINE,
-            seen: Ok(Arc::new(seen)),
-        },
-        refused_logins: Vec::new(),
-        logins_tried: false,
-    });
+    let postgres = Part {
+        age: Duration::ZERO,
+        fresh: true,
+        // Longer than any test: here the loop never turns again.
+        stale_after: DEADLINE,
+        seen: Ok(Arc::new(seen)),
+    };
+    let second = Duration::from_secs(1);
+    published.reading = Some(Reading::of_postgres(read_at, second, postgres, Logins::default()));
     published
 }
 

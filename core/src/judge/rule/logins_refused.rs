@@ -15,9 +15,10 @@ pub(super) fn find(set: &RuleSet, reading: &Reading, alerted: &[Subject]) -> Fin
     let known = reading.postgres.known();
     let is_refused = known.is_some_and(|seen| seen.fallback.is_some());
     let is_read = reading.postgres.fresh && known.is_some();
-    let in_good_order = !is_refused && (reading.logins_tried || is_read);
+    let in_good_order = !is_refused && (reading.logins.tried || is_read);
     let mut findings: Vec<Finding> = reading
-        .refused_logins
+        .logins
+        .refused
         .iter()
         .filter(|r| r.reason != Refusal::WalSenders && r.count > 0)
         .map(|r| finding(rule, r.reason, Condition::Met, f64::from(r.count)))

@@ -4,7 +4,11 @@
 //! What stands in secret files and what an address means to the Postgres driver comes in with
 //! [`Outside`]; nothing here reads anything. Called by `load`.
 
+mod app_pools;
 mod kinds;
+mod log;
+mod poolers;
+mod probes;
 mod receivers;
 mod rules;
 mod targets;

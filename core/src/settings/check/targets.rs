@@ -60,6 +60,10 @@ impl Checker<'_> {
         let rules = self.rules(raw, target.rules.as_ref().map(|own| (&own.0, path.as_str())));
         let labels = self.labels(&path, target);
         let password = self.password(&path, target);
+        let log = self.log(&path, target);
+        let probes = self.probes(&path, target);
+        let poolers = self.poolers(&path, target);
+        let app_pools = self.app_pools(&path, target);
         let address = self.postgres(&path, target);
         let parsed = address.as_ref().map(|(_, parsed)| parsed);
         let name = self.target_name(&path, target, parsed)?;
@@ -73,6 +77,10 @@ impl Checker<'_> {
             postgres,
             password,
             fallback: target.fallback.as_ref().map(|Val(fallback)| *fallback).unwrap_or_default(),
+            log,
+            probes,
+            poolers,
+            app_pools,
             labels,
             rules: rules?,
         })

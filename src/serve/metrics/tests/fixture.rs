@@ -10,7 +10,7 @@ use plimsoll_core::reading::postgres::{
     BackendCount, ConnectionLimit, Cost, DatabaseCounters, Group, Limits, Observation, Server,
     SessionState,
 };
-use plimsoll_core::reading::{Part, Reading, Refusal};
+use plimsoll_core::reading::{Logins, Part, Reading, Refusal};
 use plimsoll_core::status::{AlertStatus, IncidentStatus, Published, SlotsStatus, SourceStatus};
 
 use crate::clock;
@@ -123,18 +123,14 @@ pub(super) fn target(name: &str, seen: Observation) -> Arc<Published> {
     published.refused_total = BTreeMap::from([(Refusal::AllSlotsTaken, 4)]);
     published.readings_total = BTreeMap::from([("ok", 2340), ("refused", 2)]);
     published.slots_marks = BTreeMap::from([(Severity::Warning, 37.6), (Severity::Critical, 42.3)]);
-    published.reading = Some(Reading {
-        at: read_at,
-        elapsed: Duration::from_secs(1),
-        postgres: Part {
-            age: Duration::from_millis(20),
-            fresh: true,
-            stale_after: Duration::from_secs(3),
-            seen: Ok(Arc::new(seen)),
-        },
-        refused_logins: Vec::new(),
-        logins_tried: false,
-    });
+    let postgres = Part {
+        age: Duration::from_millis(20),
+        fresh: true,
+        stale_after: Duration::from_secs(3),
+        seen: Ok(Arc::new(seen)),
+    };
+    let second = Duration::from_secs(1);
+    published.reading = Some(Reading::of_postgres(read_at, second, postgres, Logins::default()));
     Arc::new(published)
 }
 

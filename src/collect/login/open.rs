@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::failure::LoginError;
-use super::logins::MAX_SOCKETS;
 use super::socket::{Ledger, Socket};
 use crate::clock;
 use crate::collect::conninfo::{Host, Place};
@@ -16,9 +15,10 @@ const MAX_ADDRESSES: usize = 8;
 /// How often it is looked whether the server has closed a socket that we are done with.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Connects to the first address of this host that takes it, unless two sockets are still open
-/// there: one that we are done with is waited for, as long as for an answer.
-pub(super) async fn open(
+/// Connects to the first address of this host that takes it, unless as many sockets of ours as
+/// there may be are still open there: one that we are done with is waited for, as long as for an
+/// answer.
+pub(in crate::collect) async fn open(
     host: &Host,
     timeout: Duration,
     ledger: &Ledger,
@@ -52,7 +52,7 @@ pub(super) async fn open(
 
 async fn room(host: &Host, timeout: Duration, ledger: &Ledger) -> Result<(), LoginError> {
     let closed = async {
-        while ledger.open(clock::monotonic()) >= MAX_SOCKETS {
+        while !ledger.has_room(clock::monotonic()) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };

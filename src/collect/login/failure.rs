@@ -14,7 +14,7 @@ use crate::collect::tls::{self, TlsError};
 
 /// Why a login failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoginError {
+pub(in crate::collect) enum LoginError {
     #[error("{0}")]
     Password(#[from] PasswordError),
     #[error("{0}")]
@@ -26,7 +26,7 @@ pub(super) enum LoginError {
     #[error("connecting to {address}: no answer in {seconds} s")]
     NoAnswer { address: String, seconds: f64 },
     /// The server has not closed what we are done with.
-    #[error("connecting to {address}: two connections of ours are still open there")]
+    #[error("connecting to {address}: earlier connections of ours are still open there")]
     NoRoom { address: String },
     #[error("logging in at {address}: {said}")]
     Login { address: String, said: String, source: tokio_postgres::Error },
@@ -47,13 +47,13 @@ fn joined(errors: &[LoginError]) -> String {
 }
 
 /// What the attempts at several hosts, or in several ways, failed of.
-pub(super) fn all_failed(mut errors: Vec<LoginError>) -> LoginError {
+pub(in crate::collect) fn all_failed(mut errors: Vec<LoginError>) -> LoginError {
     if errors.len() == 1 { errors.remove(0) } else { LoginError::Several(errors) }
 }
 
 impl LoginError {
     /// What the judge is told of it.
-    pub(super) fn failure(&self) -> Failure {
+    pub(in crate::collect) fn failure(&self) -> Failure {
         let sqlstate = match self.most_telling() {
             Self::Login { source, .. } => source.code().map(|code| code.code().to_owned()),
             _ => None,
@@ -103,29 +103,29 @@ impl LoginError {
 
     /// Whether the connection was closed without a word: after a long silence this is how a server
     /// whose `authentication_timeout` is over gives a login up (measured on 15).
-    pub(super) fn is_silent_close(&self) -> bool {
+    pub(in crate::collect) fn is_silent_close(&self) -> bool {
         let Some(Self::Login { source, .. }) = self.each().pop() else { return false };
         source.as_db_error().is_none() && kind_of_login(source) == FailureKind::Stopped
     }
 
     /// Whether the server itself answered, so that no refusal among such answers means none.
-    pub(super) fn is_answer(&self) -> bool {
+    pub(in crate::collect) fn is_answer(&self) -> bool {
         self.each().iter().any(|error| error.db_code().is_some())
     }
 
     /// Whether no other host is tried after this one: the server has decided. One that takes no
     /// logins at all just now (57P03) has decided nothing (libpq does the same).
-    pub(super) fn is_decided(&self) -> bool {
+    pub(in crate::collect) fn is_decided(&self) -> bool {
         self.each().iter().any(|error| error.db_code().is_some_and(|code| code != "57P03"))
     }
 
     /// Whether `pg_hba.conf`, or what it asks for, may let us in with TLS or without.
-    pub(super) fn is_of_hba(&self) -> bool {
+    pub(in crate::collect) fn is_of_hba(&self) -> bool {
         self.db_code() == Some("28000")
     }
 
     /// Whether the handshake of TLS failed, so that nothing was said yet.
-    pub(super) fn is_of_handshake(&self) -> bool {
+    pub(in crate::collect) fn is_of_handshake(&self) -> bool {
         matches!(self, Self::Login { source, .. } if is_tls(source))
     }
 
@@ -143,7 +143,7 @@ fn cut(text: &str) -> String {
 }
 
 /// An error with everything below it, in one line: the driver's own text is `db error`.
-pub(super) fn chain(error: &tokio_postgres::Error) -> String {
+pub(in crate::collect) fn chain(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
         return format!("{}{hint}", db.message());
@@ -237,7 +237,7 @@ fn kind_of_other(sqlstate: &str) -> FailureKind {
 }
 
 /// Tells the failures behind SQLSTATE 53300 apart.
-pub(super) fn refusal(routine: Option<&str>, message: &str) -> Refusal {
+pub(in crate::collect) fn refusal(routine: Option<&str>, message: &str) -> Refusal {
     // The names of a role and of settings are not translated.
     let for_role = message.contains("pg_use_reserved_connections");
     match routine {
@@ -254,7 +254,7 @@ pub(super) fn refusal(routine: Option<&str>, message: &str) -> Refusal {
 }
 
 /// What became of a statement that the server did not carry out.
-pub(super) fn of_statement(error: &tokio_postgres::Error, doing: &str) -> Failure {
+pub(in crate::collect) fn of_statement(error: &tokio_postgres::Error, doing: &str) -> Failure {
     let sqlstate = error.code().map(|code| code.code().to_owned());
     let kind = match sqlstate.as_deref() {
         Some("55P03") => FailureKind::Blocked,
@@ -267,7 +267,7 @@ pub(super) fn of_statement(error: &tokio_postgres::Error, doing: &str) -> Failur
 }
 
 /// Whether the connection is gone with it: closed, or the server ends the session.
-pub(super) fn ends_connection(error: &tokio_postgres::Error) -> bool {
+pub(in crate::collect) fn ends_connection(error: &tokio_postgres::Error) -> bool {
     let code = error.code().map(tokio_postgres::error::SqlState::code);
     let by_server = matches!(code, Some("57P01" | "57P02" | "57P03" | "57P04" | "57P05"));
     let below = error.source().and_then(|source| source.downcast_ref::<io::Error>());

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-use super::SourceSettings;
+use super::Access;
 use crate::collect::conninfo::passfile::{Whose, look_up};
 use crate::collect::conninfo::{ConnInfo, Host};
 
@@ -38,7 +38,7 @@ const COMMAND_AT_MOST: Duration = Duration::from_secs(10);
 
 /// Why there is no password. The text is for people and holds none.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PasswordError {
+pub(in crate::collect) enum PasswordError {
     #[error("reading the password from {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("getting the password from {program}: {why}")]
@@ -46,7 +46,7 @@ pub(super) enum PasswordError {
 }
 
 /// The password, as far as it is known before it is known which host answers.
-pub(super) enum Password {
+pub(in crate::collect) enum Password {
     /// It is the same for each host.
     Known(Vec<u8>),
     /// What stands in `.pgpass`.
@@ -57,9 +57,9 @@ pub(super) enum Password {
 
 impl Password {
     /// Looks it up.
-    pub(super) async fn of(settings: &SourceSettings) -> Result<Self, PasswordError> {
-        let info = &settings.conninfo;
-        match &settings.password {
+    pub(in crate::collect) async fn of(access: &Access) -> Result<Self, PasswordError> {
+        let info = &access.conninfo;
+        match &access.password {
             Some(PasswordFrom::File(path)) => from_file(path).await.map(Self::Known),
             Some(PasswordFrom::Command(words)) => {
                 from_command(words, COMMAND_AT_MOST).await.map(Self::Known)
@@ -73,7 +73,12 @@ impl Password {
     }
 
     /// The one for this host.
-    pub(super) fn at(&self, host: &Host, info: &ConnInfo, user: &str) -> Option<Vec<u8>> {
+    pub(in crate::collect) fn at(
+        &self,
+        host: &Host,
+        info: &ConnInfo,
+        user: &str,
+    ) -> Option<Vec<u8>> {
         match self {
             Self::Known(password) => Some(password.clone()),
             Self::None(_) => None,
@@ -85,7 +90,7 @@ impl Password {
     }
 
     /// Said where the server asks for a password and there is none.
-    pub(super) fn why_none(&self) -> String {
+    pub(in crate::collect) fn why_none(&self) -> String {
         match self {
             Self::Known(_) => String::new(),
             Self::Passfile { path, .. } => {

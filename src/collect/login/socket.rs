@@ -47,11 +47,13 @@ const KEEPALIVE_COUNT: u32 = 3;
 const USER_TIMEOUT_MILLIS: u32 = 25_000;
 
 /// All sockets that one source has to its server, or to one of several.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Ledger {
+#[derive(Clone, Debug)]
+pub(in crate::collect) struct Ledger {
     /// By the address of the server.
     books: Arc<Mutex<BTreeMap<String, Entries>>>,
     server: String,
+    /// So many may be open at one server.
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -61,9 +63,19 @@ struct Entries {
 }
 
 impl Ledger {
+    /// An empty one, for at most so many sockets a server.
+    pub(in crate::collect) fn of(most: usize) -> Self {
+        Self { books: Arc::default(), server: String::new(), most }
+    }
+
     /// The same ledger, open at this server's page.
-    pub(super) fn at(&self, server: String) -> Self {
-        Self { books: Arc::clone(&self.books), server }
+    pub(in crate::collect) fn at(&self, server: String) -> Self {
+        Self { books: Arc::clone(&self.books), server, most: self.most }
+    }
+
+    /// Whether another socket may be opened at this server.
+    pub(in crate::collect) fn has_room(&self, now: Instant) -> bool {
+        self.open(now) < self.most
     }
 
     /// How many sockets the server has not closed: at least as many as there are backends of ours.
@@ -86,7 +98,7 @@ impl Ledger {
 
 /// A socket in use. Dropped, it lingers in its ledger.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(in crate::collect) struct Socket {
     wire: Wire,
     ledger: Ledger,
     /// Bytes since our last request; until we are let in, since the connection was made.
@@ -103,7 +115,7 @@ enum Wire {
 }
 
 impl Socket {
-    pub(super) async fn tcp(address: SocketAddr, ledger: &Ledger) -> io::Result<Self> {
+    pub(in crate::collect) async fn tcp(address: SocketAddr, ledger: &Ledger) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         sockopt::set_socket_keepalive(&stream, true)?;
@@ -115,7 +127,7 @@ impl Socket {
         Ok(Self::new(Wire::Tcp(stream), ledger))
     }
 
-    pub(super) async fn unix(path: &Path, ledger: &Ledger) -> io::Result<Self> {
+    pub(in crate::collect) async fn unix(path: &Path, ledger: &Ledger) -> io::Result<Self> {
         Ok(Self::new(Wire::Unix(UnixStream::connect(path).await?), ledger))
     }
 
@@ -125,7 +137,7 @@ impl Socket {
     }
 
     /// To be set once the server has let us in: from then on it may say more.
-    pub(super) fn let_in(&self) -> Arc<AtomicBool> {
+    pub(in crate::collect) fn let_in(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.let_in)
     }
 
@@ -250,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_socket_counts_until_its_server_closes_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ledger = Ledger::default();
+        let ledger = Ledger::of(2);
         let socket = Socket::tcp(listener.local_addr().unwrap(), &ledger).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
         assert_eq!(ledger.open(clock::monotonic()), 1);
@@ -290,7 +302,7 @@ mod tests {
             let (mut server, _) = listener.accept().await.unwrap();
             while server.write_all(&[b'N'; 16 * 1024]).await.is_ok() {}
         });
-        let mut socket = Socket::tcp(address, &Ledger::default()).await.unwrap();
+        let mut socket = Socket::tcp(address, &Ledger::of(2)).await.unwrap();
         // Requests do not begin a new account while nobody has let us in.
         socket.write_all(b"a startup packet").await.unwrap();
         let (heard, why) = listen(&mut socket).await;
@@ -311,7 +323,7 @@ mod tests {
     async fn the_server_is_asked_for_no_type() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut socket = Socket::tcp(address, &Ledger::default()).await.unwrap();
+        let mut socket = Socket::tcp(address, &Ledger::of(2)).await.unwrap();
         socket.write_all(b"SELECT x.oid FROM pg_catalog.pg_class AS x").await.unwrap();
         let asked = socket.write_all(b"SELECT t.oid FROM pg_catalog.pg_type t WHERE").await;
         assert_eq!(asked.unwrap_err().kind(), io::ErrorKind::InvalidData);

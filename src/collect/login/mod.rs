@@ -1,9 +1,19 @@
-//! One login: from a name to a session that can be polled.
+//! One login: from a name to a session, at anything that speaks Postgres' protocol.
 //!
 //! The way to the server has a deadline of its own; the login itself has none here, because a
 //! backend that is stuck in it holds a slot for as long as it is. The source decides how long it
 //! waits, and keeps the login until the server has decided it. Only where another host can be tried
 //! instead is a silent one left; what it holds of ours is counted.
+//!
+//! The Postgres source, the probe and the pooler source log in through this.
+
+pub(in crate::collect) mod failure;
+mod open;
+mod password;
+mod progress;
+mod socket;
+mod walsender;
+mod wary;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,15 +29,20 @@ use tokio_postgres::config::{self, SslMode, SslNegotiation};
 use tokio_postgres::tls::{self, MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
-use super::SourceSettings;
-use super::failure::{LoginError, all_failed, chain};
-use super::open::open;
-use super::password::Password;
-use super::socket::{Ledger, Socket};
-use super::walsender::{Startup, StartupTls, Way};
-use super::wary::Wary;
-use crate::collect::conninfo::{self, ChannelBinding, ConnInfo, Host, Place, Wanted};
-use crate::collect::tls::{Tls, about, prepare};
+use plimsoll_core::settings::PasswordFrom;
+
+use failure::{LoginError, all_failed, chain};
+use open::open;
+use password::Password;
+pub(in crate::collect) use progress::Progress;
+pub(in crate::collect) use socket::Ledger;
+use socket::Socket;
+pub(in crate::collect) use walsender::Way;
+use walsender::{Startup, StartupTls};
+use wary::Wary;
+
+use super::conninfo::{self, ChannelBinding, ConnInfo, Host, Place, Wanted};
+use super::tls::{Tls, about, prepare};
 
 /// What our sessions are called in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "plimsoll";
@@ -43,36 +58,72 @@ const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
 const KIND: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'); \
                     SET default_transaction_read_only = on";
 
-/// A login that succeeded.
-pub(super) struct Login {
-    pub(super) client: Client,
-    /// As what.
-    pub(super) way: Way,
-    /// The process id that came with the cancel key.
-    pub(super) key_pid: Option<i32>,
-    /// `server_version`, as the server says it without being asked.
-    pub(super) version: String,
-    /// Drives the connection to its end.
-    pub(super) drive: BoxFuture<'static, Result<(), tokio_postgres::Error>>,
+/// Where a login goes, and who it is that logs in.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::collect) struct Access {
+    /// Where the server is, and who we are there.
+    pub(in crate::collect) conninfo: ConnInfo,
+    /// Where the password is looked up at every login, if not in `conninfo` or around it.
+    pub(in crate::collect) password: Option<PasswordFrom>,
+    /// After so long the way to the server has failed. The login itself has no deadline here.
+    pub(in crate::collect) timeout: Duration,
 }
 
-/// Logs in, at the first host that is what was asked for. `reached` becomes true once something at
-/// an address has accepted the connection.
-pub(super) async fn login(
-    settings: Arc<SourceSettings>,
+/// What a session is for, and so what is asked of the server at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::collect) enum Purpose {
+    /// It polls for as long as it lasts.
+    Watch {
+        /// As a client backend, or as a walsender.
+        way: Way,
+        /// The server's own patience with our statements.
+        statement_timeout: Duration,
+    },
+    /// It is a login as an application makes it: with nothing but what the address says.
+    Probe,
+    /// It is at the admin console of a pooler, which refuses most of what can be asked.
+    Console,
+}
+
+impl Purpose {
+    /// As a client backend, or as a walsender.
+    fn way(self) -> Way {
+        match self {
+            Self::Watch { way, .. } => way,
+            Self::Probe | Self::Console => Way::Ordinary,
+        }
+    }
+}
+
+/// A login that succeeded.
+pub(in crate::collect) struct Login {
+    pub(in crate::collect) client: Client,
+    /// As what.
+    pub(in crate::collect) way: Way,
+    /// The process id that came with the cancel key.
+    pub(in crate::collect) key_pid: Option<i32>,
+    /// `server_version`, as the server says it without being asked.
+    pub(in crate::collect) version: String,
+    /// Drives the connection to its end.
+    pub(in crate::collect) drive: BoxFuture<'static, Result<(), tokio_postgres::Error>>,
+}
+
+/// Logs in, at the first host that is what was asked for.
+pub(in crate::collect) async fn login(
+    access: Access,
     ledger: Ledger,
-    reached: Arc<AtomicBool>,
-    way: Way,
+    progress: Arc<Progress>,
+    purpose: Purpose,
 ) -> Result<Login, LoginError> {
-    let info = &settings.conninfo;
+    let info = &access.conninfo;
     let attempt = Attempt {
-        password: Password::of(&settings).await?,
+        password: Password::of(&access).await?,
         tls: tls(info).await?,
         user: info.user.clone().or_else(|| whoami::username().ok()).unwrap_or_default(),
-        settings: &settings,
+        access: &access,
         ledger,
-        reached,
-        way,
+        progress,
+        purpose,
     };
     let mut hosts: Vec<&Host> = info.hosts.iter().collect();
     if info.at_random {
@@ -97,14 +148,14 @@ pub(super) async fn login(
 
 /// All that a login needs, wherever it leads to.
 struct Attempt<'a> {
-    settings: &'a SourceSettings,
+    access: &'a Access,
     password: Password,
     tls: Option<Tls>,
     /// For `.pgpass`.
     user: String,
     ledger: Ledger,
-    reached: Arc<AtomicBool>,
-    way: Way,
+    progress: Arc<Progress>,
+    purpose: Purpose,
 }
 
 /// With TLS or without.
@@ -125,7 +176,7 @@ impl Attempt<'_> {
         is_last_pass: bool,
         failures: &mut Vec<LoginError>,
     ) -> Option<Login> {
-        let share = self.settings.timeout / u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
+        let share = self.access.timeout / u32::try_from(hosts.len()).unwrap_or(u32::MAX).max(1);
         for (index, host) in hosts.iter().enumerate() {
             let attempt = self.at(host, share, wanted);
             // The last one is waited for until the server decides: see the source.
@@ -180,7 +231,7 @@ impl Attempt<'_> {
         if matches!(host.place, Place::Socket(_)) {
             return &[Encryption::Plain];
         }
-        match self.settings.conninfo.tls.mode {
+        match self.access.conninfo.tls.mode {
             conninfo::SslMode::Disable => &[Encryption::Plain],
             conninfo::SslMode::Allow => &[Encryption::Plain, Encryption::Tls],
             conninfo::SslMode::Prefer => &[Encryption::TlsIfOffered, Encryption::Plain],
@@ -198,10 +249,12 @@ impl Attempt<'_> {
         handshook: &AtomicBool,
     ) -> Result<Login, LoginError> {
         let config = self.config(host, encryption);
+        let way = self.purpose.way();
+        self.progress.note_attempt();
         let socket = open(host, share, &self.ledger.at(host.address())).await?;
-        self.reached.store(true, Ordering::Relaxed);
+        self.progress.note_reached();
         let let_in = socket.let_in();
-        let socket = Startup::new(socket, self.way);
+        let socket = Startup::new(socket, way);
         let tls = self.tls.as_ref().filter(|_| encryption != Encryption::Plain);
         let failed = |source| self.failed(host, tls, source);
         let version = |text: Option<&str>| text.unwrap_or_default().to_owned();
@@ -212,7 +265,7 @@ impl Attempt<'_> {
             );
             let connect = connect.expect("making a rustls connector cannot fail");
             let noted = Wary(Noted { connect, begun: handshook });
-            let noted = StartupTls { tls: noted, way: self.way };
+            let noted = StartupTls { tls: noted, way, progress: Arc::clone(&self.progress) };
             let (client, connection) = config.connect_raw(socket, noted).await.map_err(failed)?;
             (client, version(connection.parameter("server_version")), Box::pin(connection))
         } else {
@@ -220,8 +273,9 @@ impl Attempt<'_> {
             (client, version(connection.parameter("server_version")), Box::pin(connection))
         };
         let_in.store(true, Ordering::Relaxed);
+        self.progress.note_let_in();
         let key_pid = key_pid(&client).await;
-        Ok(Login { client, way: self.way, key_pid, version, drive })
+        Ok(Login { client, way, key_pid, version, drive })
     }
 
     /// The login, if the server is of the kind that is wanted; else it is left politely.
@@ -287,14 +341,14 @@ impl Attempt<'_> {
                 "; channel_binding=require needs TLS, a password stored as SCRAM, and a \
                  certificate that is signed with a hash (RSA or ECDSA, not ed25519)",
             );
-        } else if self.settings.conninfo.tls.direct && source.as_db_error().is_none() {
+        } else if self.access.conninfo.tls.direct && source.as_db_error().is_none() {
             said.push_str("; sslnegotiation=direct needs PostgreSQL 17");
         }
         LoginError::Login { address: host.address(), said, source }
     }
 
     fn config(&self, host: &Host, encryption: Encryption) -> Config {
-        let info = &self.settings.conninfo;
+        let info = &self.access.conninfo;
         let mut config = Config::new();
         if let Some(user) = &info.user {
             config.user(user.as_str());
@@ -302,13 +356,21 @@ impl Attempt<'_> {
         if let Some(password) = self.password.at(host, info, &self.user) {
             config.password(password);
         }
-        // Else the server's own setting could not be seen; it is set as soon as it was.
-        let read_only = !matches!(info.wanted, Wanted::ReadWrite | Wanted::ReadOnly);
-        let timeout = self.settings.statement_timeout();
+        config.dbname(info.dbname.as_str()).application_name(APPLICATION_NAME);
+        let options = match self.purpose {
+            Purpose::Watch { statement_timeout, .. } => {
+                // Else the server's own setting could not be seen; it is set as soon as it was.
+                let read_only = !matches!(info.wanted, Wanted::ReadWrite | Wanted::ReadOnly);
+                Some(options(info.options.as_deref(), statement_timeout, read_only))
+            }
+            Purpose::Probe => info.options.clone(),
+            // PgBouncer ends a session that asks for any.
+            Purpose::Console => None,
+        };
+        if let Some(options) = options {
+            config.options(options);
+        }
         config
-            .dbname(info.dbname.as_str())
-            .application_name(APPLICATION_NAME)
-            .options(options(info.options.as_deref(), timeout, read_only))
             .channel_binding(match info.channel_binding {
                 ChannelBinding::Disable => config::ChannelBinding::Disable,
                 ChannelBinding::Prefer => config::ChannelBinding::Prefer,

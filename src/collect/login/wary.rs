@@ -19,7 +19,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 const TYPE_QUESTION: &[u8] = b"FROM pg_catalog.pg_type";
 
 /// An error if these bytes ask for a type.
-pub(super) fn asks_for_no_type(bytes: &[u8]) -> io::Result<()> {
+pub(in crate::collect) fn asks_for_no_type(bytes: &[u8]) -> io::Result<()> {
     if bytes.windows(TYPE_QUESTION.len()).any(|part| part == TYPE_QUESTION) {
         let text = "the server answers with types that no statement of ours gives";
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -28,10 +28,10 @@ pub(super) fn asks_for_no_type(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// A way to TLS whose streams are wary.
-pub(super) struct Wary<T>(pub(super) T);
+pub(in crate::collect) struct Wary<T>(pub(super) T);
 
 /// A stream that does not let a question for a type pass.
-pub(super) struct WaryStream<S>(S);
+pub(in crate::collect) struct WaryStream<S>(S);
 
 impl<S, T: TlsConnect<S>> TlsConnect<S> for Wary<T> {
     type Stream = WaryStream<T::Stream>;

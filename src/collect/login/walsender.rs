@@ -6,19 +6,22 @@
 //! `InitProcess`). The driver writes its startup message itself, has no setting for replication,
 //! and refuses a zero byte in those that it has. So the stream below it adds the parameter as the
 //! message passes: the socket where there is no TLS, the stream inside TLS where there is. An
-//! ordinary login passes through unchanged. [`super::login`] is the only caller.
+//! ordinary login passes through unchanged. [`super::login()`] is the only caller.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::progress::Progress;
+
 /// As what we log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::collect) enum Way {
     /// A client backend: it takes a slot.
     Ordinary,
     /// A walsender: it takes none.
@@ -40,7 +43,7 @@ const PARAMETER: &[u8] = b"replication\0database\0";
 
 /// A stream that makes the startup message ask for a walsender, if that is the way.
 #[derive(Debug)]
-pub(super) struct Startup<S> {
+pub(in crate::collect) struct Startup<S> {
     stream: S,
     passage: Passage,
 }
@@ -56,7 +59,7 @@ enum Passage {
 }
 
 impl<S> Startup<S> {
-    pub(super) fn new(stream: S, way: Way) -> Self {
+    pub(in crate::collect) fn new(stream: S, way: Way) -> Self {
         let passage = match way {
             Way::Ordinary => Passage::Open,
             Way::Replication => Passage::Awaited,
@@ -173,9 +176,10 @@ impl<S: TlsStream + Unpin> TlsStream for Startup<S> {
 }
 
 /// TLS inside of which the startup message asks for a walsender, if that is the way.
-pub(super) struct StartupTls<T> {
-    pub(super) tls: T,
-    pub(super) way: Way,
+pub(in crate::collect) struct StartupTls<T> {
+    pub(in crate::collect) tls: T,
+    pub(in crate::collect) way: Way,
+    pub(in crate::collect) progress: Arc<Progress>,
 }
 
 impl<S, T> TlsConnect<S> for StartupTls<T>
@@ -188,8 +192,13 @@ where
     type Future = BoxFuture<'static, Result<Self::Stream, Self::Error>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        let (connecting, way) = (self.tls.connect(stream), self.way);
-        Box::pin(async move { connecting.await.map(|stream| Startup::new(stream, way)) })
+        let Self { tls, way, progress } = self;
+        let connecting = tls.connect(stream);
+        Box::pin(async move {
+            let stream = connecting.await?;
+            progress.note_encrypted();
+            Ok(Startup::new(stream, way))
+        })
     }
 }
 

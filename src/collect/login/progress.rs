@@ -1,0 +1,59 @@
+//! How far a login has come, for those who watch it from outside: the source that says at a tick
+//! what it waits for, and the probe that times its steps.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::clock;
+
+/// The moments of the newest attempt at a login.
+#[derive(Debug, Default)]
+pub(in crate::collect) struct Progress(Mutex<Moments>);
+
+/// When each step of an attempt ended; `None` for those that it has not come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::collect) struct Moments {
+    /// The name was looked up, and what stands at its address is asked for a connection.
+    pub(in crate::collect) began: Option<Instant>,
+    /// Something at an address has accepted the connection.
+    pub(in crate::collect) reached: Option<Instant>,
+    /// The handshake of TLS is over.
+    pub(in crate::collect) encrypted: Option<Instant>,
+    /// The server has let us in.
+    pub(in crate::collect) let_in: Option<Instant>,
+}
+
+impl Progress {
+    /// As it stands.
+    pub(in crate::collect) fn moments(&self) -> Moments {
+        *self.lock()
+    }
+
+    /// Whether something at an address has accepted a connection, in this attempt or before it.
+    pub(in crate::collect) fn has_reached(&self) -> bool {
+        self.lock().reached.is_some()
+    }
+
+    /// Another attempt begins, at another host or in another way. What was reached stays reached.
+    pub(super) fn note_attempt(&self) {
+        let mut moments = self.lock();
+        let reached = moments.reached;
+        *moments = Moments { began: Some(clock::monotonic()), reached, ..Moments::default() };
+    }
+
+    pub(super) fn note_reached(&self) {
+        self.lock().reached = Some(clock::monotonic());
+    }
+
+    pub(super) fn note_encrypted(&self) {
+        self.lock().encrypted = Some(clock::monotonic());
+    }
+
+    pub(super) fn note_let_in(&self) {
+        self.lock().let_in = Some(clock::monotonic());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Moments> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
