@@ -9,11 +9,12 @@ demo: ## the first drill, on a throwaway server, in two minutes; KEEP=1 goes on
 	cargo build --release
 	target/release/plimsoll drill run migration-042 $(if $(KEEP),--keep)
 
-test: ## everything but the soak, on one PostgreSQL
+test: ## everything but the soak, on one PostgreSQL and one PgBouncer
 	scripts/need rust postgres promtool strace ip openssl
+	scripts/poolers 1.18
 	cargo test --workspace
 
-test-matrix: ## what reads servers, on PostgreSQL 13 to 18
+test-matrix: ## what reads servers, on PostgreSQL 13 to 18, and poolers, on PgBouncer 1.18, 1.24 and 1.26
 	scripts/need rust postgres ip openssl
 	scripts/test-matrix
 

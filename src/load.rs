@@ -85,12 +85,8 @@ pub fn load(
     let files = secret_files(&raw, &layers);
     let secrets = files.into_iter().map(|file| (file.clone(), read_secret(&file))).collect();
     let surroundings = surroundings(&request.env);
-    let outside = Outside {
-        secrets,
-        parse_postgres: &|text| parse_postgres(text, &surroundings),
-        surroundings: surroundings.clone(),
-        state_dir: state_dir(&request.env),
-    };
+    let outside =
+        Outside { secrets, parse_postgres, surroundings, state_dir: state_dir(&request.env) };
     check(&raw, &layers, &outside).map_err(LoadError::Mistakes)
 }
 

@@ -130,6 +130,9 @@ fn suggestion(meant: Option<&str>) -> String {
 
 const DEFAULT_DATABASE: &str = "postgres";
 
+/// The database that is PgBouncer's admin console.
+const CONSOLE: &str = "pgbouncer";
+
 /// Where libpq keeps what a user has for it, below the home folder.
 const USER_FOLDER: &str = ".postgresql";
 
@@ -142,6 +145,21 @@ impl ConnInfo {
     /// Reads a connection string. What it leaves out is taken from its service, then from the
     /// variables, then from the defaults, as in libpq.
     pub fn parse_in(text: &Secret, around: &Surroundings) -> Result<Self, ConnInfoError> {
+        Self::parse_for(text, around, DEFAULT_DATABASE)
+    }
+
+    /// Reads the address of a pooler's admin console, which is the database `pgbouncer` unless it
+    /// names another. A console is neither a primary nor a standby: what is asked of that is left.
+    pub fn parse_console(text: &Secret, around: &Surroundings) -> Result<Self, ConnInfoError> {
+        let info = Self::parse_for(text, around, CONSOLE)?;
+        Ok(Self { wanted: Wanted::Any, ..info })
+    }
+
+    fn parse_for(
+        text: &Secret,
+        around: &Surroundings,
+        default_database: &str,
+    ) -> Result<Self, ConnInfoError> {
         let text = text.expose().trim();
         let url = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
         let pairs = match url {
@@ -156,10 +174,14 @@ impl ConnInfo {
         if text.is_empty() && !says_where {
             return Err(ConnInfoError::Empty);
         }
-        Self::from_parameters(&parameters, around.home.as_deref())
+        Self::from_parameters(&parameters, around.home.as_deref(), default_database)
     }
 
-    fn from_parameters(given: &Parameters, home: Option<&Path>) -> Result<Self, ConnInfoError> {
+    fn from_parameters(
+        given: &Parameters,
+        home: Option<&Path>,
+        default_database: &str,
+    ) -> Result<Self, ConnInfoError> {
         let user_folder = home.map(|home| home.join(USER_FOLDER));
         let passfile = given.get("passfile").map(PathBuf::from);
         Ok(Self {
@@ -167,7 +189,7 @@ impl ConnInfo {
             user: given.get("user").map(str::to_owned),
             password: given.get("password").map(Secret::new),
             passfile: passfile.or_else(|| home.map(|home| home.join(".pgpass"))),
-            dbname: given.get("dbname").unwrap_or(DEFAULT_DATABASE).to_owned(),
+            dbname: given.get("dbname").unwrap_or(default_database).to_owned(),
             options: given.get("options").map(str::to_owned),
             tls: tls::settings(given, user_folder.as_deref())?,
             channel_binding: given.one_of(
@@ -190,6 +212,11 @@ impl ConnInfo {
                 }
             })?,
         })
+    }
+
+    /// Who logs in, if anything says so.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// The address for people: `host:port`, or the path of the socket; several with commas.

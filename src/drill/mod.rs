@@ -5,6 +5,7 @@
 //! throwaway servers for drills, the demo, tests and benches. Called by `cli`, tests and benches;
 //! no part of a daemon that watches uses any of it.
 
+pub mod bouncer;
 pub mod daemon;
 pub mod job;
 mod play;

@@ -418,7 +418,7 @@ pub(super) fn last_words(log: &[u8]) -> String {
 }
 
 /// A folder whose socket has a path that the kernel takes.
-fn short_folder() -> Result<TempDir, DrillError> {
+pub(super) fn short_folder() -> Result<TempDir, DrillError> {
     let wanted = std::env::temp_dir();
     let socket = wanted.as_os_str().len() + "/plimsoll-123456/.s.PGSQL.12345".len();
     let parent = if socket > SOCKET_PATH_MAX { PathBuf::from("/tmp") } else { wanted };
@@ -454,7 +454,7 @@ fn too_late(what: &str) -> DrillError {
 }
 
 /// Text as a part of a URL.
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     let one = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
     text.bytes().map(one).collect()

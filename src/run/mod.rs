@@ -226,7 +226,7 @@ async fn reload(
 /// What the driver makes of an address; settings know nothing of drivers.
 pub(crate) fn parse_postgres(text: &Secret, around: &Surroundings) -> Result<ParsedTarget, String> {
     let info = ConnInfo::parse_in(text, around).map_err(|error| chain(&error))?;
-    Ok(ParsedTarget { default_name: info.default_name() })
+    Ok(ParsedTarget { default_name: info.default_name(), user: info.user().map(str::to_owned) })
 }
 
 fn check(request: &LoadRequest) -> Result<(Settings, Receivers), RunError> {

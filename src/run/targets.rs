@@ -216,7 +216,7 @@ fn told(target: &TargetSettings, settings: &Settings) -> Result<Told, TargetErro
         told.probes.insert(probe.name.clone(), source);
     }
     for pooler in &target.poolers {
-        let source = PoolerSource::of(pooler, target, settings).map_err(failed)?;
+        let source = PoolerSource::of(pooler, &settings.surroundings).map_err(failed)?;
         told.poolers.insert(pooler.name.clone(), source);
     }
     for pool in &target.app_pools {

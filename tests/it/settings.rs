@@ -83,5 +83,5 @@ impl Case {
 /// The driver's own view of an address, as the daemon has it.
 fn driver(postgres: &Secret, around: &Surroundings) -> Result<ParsedTarget, String> {
     let info = ConnInfo::parse_in(postgres, around).map_err(|error| error.to_string())?;
-    Ok(ParsedTarget { default_name: info.default_name() })
+    Ok(ParsedTarget { default_name: info.default_name(), user: info.user().map(str::to_owned) })
 }

@@ -1,15 +1,23 @@
 //! What a pooler said of its pools at its admin console.
 //!
 //! Raw, as PgBouncer 1.12 to 1.26 and its look-alikes say it: a column that a version does not
-//! have is `None`, never 0. What follows from it (capacity, who waits) is reckoned here, in pure
-//! functions, for the rules.
+//! have is `None`, never 0. What follows from it (capacity, who waits, client slots) is reckoned in
+//! [`capacity`] and [`waiting`], in pure functions, for the rules.
+
+pub mod capacity;
+pub mod waiting;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use capacity::{Bound, Capacity, ClientSlots, Reach, Reachable, Scope};
+
 /// What one look at the console saw.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// The pools are of the look itself. The rest is asked for less often, and may be as old as
+/// `rest_age`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// What it says that it is, e.g. `PgBouncer 1.24.1`.
     pub version: String,
@@ -31,6 +39,13 @@ pub struct Observation {
     pub sockets: Option<Sockets>,
     /// Wall time of the whole look, as we saw it.
     pub seconds: f64,
+    /// How long ago the oldest part was read that is not read at each look: the number of clients,
+    /// databases, users, limits, counters and the state.
+    #[serde(default)]
+    pub rest_age: Duration,
+    /// Commands that this pooler refuses, such as `SHOW STATE` before 1.19.
+    #[serde(default)]
+    pub refused: Vec<String>,
 }
 
 /// One pool: a (database, user) at the pooler.
@@ -56,11 +71,20 @@ pub struct Pool {
     pub sv_tested: Option<u32>,
     /// Servers that are being logged in.
     pub sv_login: Option<u32>,
+    /// Servers that carry a cancel request (1.18 and later).
+    #[serde(default)]
+    pub sv_active_cancel: Option<u32>,
+    /// Servers whose statement is being cancelled (1.18 and later).
+    #[serde(default)]
+    pub sv_being_canceled: Option<u32>,
     /// How long the oldest waiting client has waited: `maxwait` + `maxwait_us` ÷ 1,000,000.
     pub wait_seconds: Option<f64>,
 }
 
 /// A database at the pooler. Limits of 0 in its output are `None` here: unlimited.
+///
+/// Those of which no `pool_size` is said are left out. Sizes are those that hold: where the file
+/// says nothing, PgBouncer shows the default here (admin.c, `admin_show_databases`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
     /// As clients name it.
@@ -73,7 +97,8 @@ pub struct Database {
     pub database: Option<String>,
     /// The user that all its clients become.
     pub force_user: Option<String>,
-    /// Servers a pool; a pool is a (database, user).
+    /// Servers a pool; a pool is a (database, user). Before 1.24 there is no unlimited one, and 0
+    /// is none.
     pub pool_size: Option<u32>,
     /// More of them, once a client has waited for `reserve_pool_timeout`.
     pub reserve_pool_size: Option<u32>,
@@ -91,7 +116,8 @@ pub struct Database {
     pub disabled: bool,
 }
 
-/// A user at the pooler. Limits of 0 in its output are `None` here: unlimited.
+/// A user at the pooler. Limits of 0 in its output are `None` here: unlimited. Sizes that are not
+/// its own are `None`, too, and `Some(0)` is an unlimited one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Its name.
@@ -100,6 +126,10 @@ pub struct User {
     pub pool_size: Option<u32>,
     /// Its own `reserve_pool_size` (1.24 and later).
     pub reserve_pool_size: Option<u32>,
+    /// The sizes may be those of the user listed before it: PgBouncer 1.23 to 1.25 repeats them for
+    /// users that have none (measured on 1.24.1; 1.26.1 does not).
+    #[serde(default)]
+    pub sizes_in_doubt: bool,
     /// Servers of all its pools (1.23 and later).
     pub max_user_connections: Option<u32>,
     /// Servers that there are (1.23 and later).
@@ -121,6 +151,9 @@ pub struct Limits {
     pub default_pool_size: Option<u32>,
     /// How long a client waits until it is refused.
     pub query_wait_timeout: Option<Duration>,
+    /// How long a client waits until the reserve is used; zero is never.
+    #[serde(default)]
+    pub reserve_pool_timeout: Option<Duration>,
 }
 
 /// Raw counters of a database.
@@ -145,8 +178,24 @@ pub struct Sockets {
     pub age: Duration,
     /// Clients by application and address, the largest first.
     pub clients: Vec<ClientGroup>,
-    /// Process ids of the servers' backends: which sessions of the server are the pooler's.
+    /// Process ids of the servers' backends: which sessions of the server are the pooler's. None
+    /// of those that it reaches over a Unix socket: what it knows there is the postmaster's.
     pub backends: Vec<i32>,
+    /// Clients that wait for their very first server, which `maxwait` leaves out: since when, a
+    /// pool.
+    #[serde(default)]
+    pub login_waits: Vec<LoginWait>,
+}
+
+/// How long clients of a pool have waited since they came in, with no server at all to greet them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoginWait {
+    /// The database.
+    pub database: String,
+    /// The user.
+    pub user: String,
+    /// The longest of them, in whole seconds of the pooler's clock.
+    pub seconds: f64,
 }
 
 /// Clients that are alike.

@@ -123,8 +123,16 @@ pub struct ProbeSettings {
 /// A pooler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolerSettings {
-    /// Its name.
+    /// Its name; no other pooler of the target has it.
     pub name: String,
+    /// The address of its admin console, which may hold a password. It names its user.
+    pub url: Secret,
+    /// Where its password is, if not in `url`.
+    pub password: Option<PasswordFrom>,
+    /// How often it is looked at.
+    pub interval: Duration,
+    /// After so long without an answer a look has failed.
+    pub timeout: Duration,
 }
 
 /// The pools of an application.

@@ -19,6 +19,15 @@ pub struct Surroundings {
     pub service_files: Vec<ServiceFile>,
 }
 
+impl Surroundings {
+    /// The same without the variables. They are for whoever watches: an address with which an
+    /// application logs in, or a pooler is asked, must not silently take the watcher's user,
+    /// password or certificate from them.
+    pub fn without_variables(&self) -> Self {
+        Self { variables: BTreeMap::new(), ..self.clone() }
+    }
+}
+
 /// A file of connection services (the manual, "The Connection Service File").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFile {

@@ -54,6 +54,8 @@ pub(in crate::collect) struct Ledger {
     server: String,
     /// So many may be open at one server.
     most: usize,
+    /// At most so many bytes are heard after a request of ours.
+    most_heard: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,12 +67,18 @@ struct Entries {
 impl Ledger {
     /// An empty one, for at most so many sockets a server.
     pub(in crate::collect) fn of(most: usize) -> Self {
-        Self { books: Arc::default(), server: String::new(), most }
+        let most_heard = MAX_ANSWER_BYTES;
+        Self { books: Arc::default(), server: String::new(), most, most_heard }
+    }
+
+    /// The same for servers whose answers are never larger than this.
+    pub(in crate::collect) fn hearing_at_most(self, bytes: usize) -> Self {
+        Self { most_heard: bytes, ..self }
     }
 
     /// The same ledger, open at this server's page.
     pub(in crate::collect) fn at(&self, server: String) -> Self {
-        Self { books: Arc::clone(&self.books), server, most: self.most }
+        Self { server, ..self.clone() }
     }
 
     /// Whether another socket may be opened at this server.
@@ -144,7 +152,7 @@ impl Socket {
     fn hear(&mut self, bytes: usize) -> io::Result<()> {
         self.heard = self.heard.saturating_add(bytes);
         let let_in = self.let_in.load(Ordering::Relaxed);
-        let most = if let_in { MAX_ANSWER_BYTES } else { MAX_LOGIN_BYTES };
+        let most = if let_in { self.ledger.most_heard } else { MAX_LOGIN_BYTES };
         if self.heard <= most {
             return Ok(());
         }

@@ -20,7 +20,7 @@ mod kept;
 mod logins;
 mod names;
 mod observe;
-mod pace;
+pub(in crate::collect) mod pace;
 mod poll;
 mod rows;
 mod session;

@@ -21,7 +21,7 @@ const UNSEEN_BY_CLOCK: f64 = 1.15;
 const REST_AT_MOST: Duration = Duration::from_secs(15);
 
 /// At most one login a second is begun.
-pub(super) const LOGINS_APART: Duration = Duration::from_secs(1);
+pub(in crate::collect) const LOGINS_APART: Duration = Duration::from_secs(1);
 
 /// In a full server the next slot that comes free should be ours: no longer pauses than this.
 const BACKOFF_AT_MOST: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl Pace {
 }
 
 /// The pause before the next login, after so many that failed in a row. `random` is from 0 to 1.
-pub(super) fn backoff(failed: u32, random: f64) -> Duration {
+pub(in crate::collect) fn backoff(failed: u32, random: f64) -> Duration {
     let doubled = LOGINS_APART.saturating_mul(1 << failed.saturating_sub(1).min(8));
     doubled.min(BACKOFF_AT_MOST).mul_f64(1.0 + random / 4.0)
 }

@@ -68,6 +68,38 @@ fn an_address_is_all_that_is_needed() {
 }
 
 #[test]
+fn a_pooler_needs_a_name_and_an_address() {
+    let text = r#"
+[poll]
+interval = "2s"
+timeout = "7s"
+[[targets]]
+postgres = "host=db"
+[[targets.poolers]]
+name = "first"
+url = "postgresql://stats@127.0.0.1:6432"
+[[targets.poolers]]
+name = "second"
+url = "host=/run/pgbouncer port=6433 user=stats"
+password_file = "password"
+interval = "10s"
+timeout = "3s"
+"#;
+    // Whoever watches is none of theirs.
+    let case = Case::new(text).secret("password", "geheim\n").env("PGUSER", "watcher");
+    let settings = case.env("PGPASSWORD", "hunter2").settings();
+    let [first, second] = settings.targets[0].poolers.as_slice() else { panic!("{settings:?}") };
+    assert_eq!((first.name.as_str(), second.name.as_str()), ("first", "second"));
+    assert_eq!(first.password, None);
+    let [two, seven, ten, three] = [2, 7, 10, 3].map(Duration::from_secs);
+    assert_eq!((first.interval, first.timeout), (two, seven));
+    assert_eq!((second.interval, second.timeout), (ten, three));
+    assert!(
+        matches!(&second.password, Some(PasswordFrom::File(path)) if path.ends_with("password"))
+    );
+}
+
+#[test]
 fn the_shape_of_a_configuration() {
     let settings = Case::new(
         r#"

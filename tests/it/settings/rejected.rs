@@ -21,6 +21,29 @@ fn said(texts: &[&str]) -> String {
     said
 }
 
+#[test]
+fn poolers() {
+    let check = |pooler: &str, expected: &str| {
+        let text = format!("[[targets]]\npostgres = \"host=db\"\n{pooler}");
+        let mistakes = Case::new(&text).env("PGUSER", "watcher").mistakes();
+        assert!(mistakes.contains(expected), "{expected}: {mistakes}");
+        assert!(!mistakes.contains("hunter2"), "{mistakes}");
+    };
+    let pooler = "[[targets.poolers]]\nname = \"a\"\nurl = \"postgresql://stats:hunter2@b\"\n";
+    check("[[targets.poolers]]", "targets[0].poolers[0].name: missing");
+    check("[[targets.poolers]]", "targets[0].poolers[0].url: missing");
+    check("[targets.poolers]\nname = \"a\"", "expected a list");
+    check(&pooler.repeat(2), "two poolers of this target are called \"a\"");
+    check(&pooler.replace("stats:hunter2@", ""), "targets[0].poolers[0].url: names no user");
+    check(&pooler.replace("stats:", "stats:hunter2?"), "targets[0].poolers[0].url");
+    check(&format!("{pooler}interval = \"1h\""), "expected between 10ms and 30s, found 1h");
+    check(&format!("{pooler}timeout = \"1ms\""), "expected between 10ms and 5m, found 1ms");
+    check(&format!("{pooler}password_file = \"missing\""), "targets[0].poolers[0].password_file");
+    check(&format!("{pooler}password_command = []"), "names no program");
+    check(&format!("{pooler}pool = 1"), "targets[0].poolers[0].pool: unknown key");
+    check(&pooler.repeat(65), "expected at most 64 poolers, found 65");
+}
+
 /// The same with a target in front, so that one is there.
 fn said_beside_a_target(texts: &[&str]) -> String {
     let target = "targets = [{ name = \"db\", postgres = \"postgresql://db\" }]\n";

@@ -30,9 +30,9 @@ use crate::judge::rule::RuleSet;
 pub struct Outside<'a> {
     /// What stands in each file of [`secret_files`], or why it cannot be used.
     pub secrets: BTreeMap<PathBuf, Result<Secret, String>>,
-    /// Says what the driver makes of a target's `postgres`; the error must hold nothing secret.
-    /// A line of it that begins with `hint: ` is shown as the hint.
-    pub parse_postgres: &'a dyn Fn(&Secret) -> Result<ParsedTarget, String>,
+    /// Says what the driver makes of an address among its surroundings; the error must hold
+    /// nothing secret. A line of it that begins with `hint: ` is shown as the hint.
+    pub parse_postgres: &'a dyn Fn(&Secret, &Surroundings) -> Result<ParsedTarget, String>,
     /// What addresses leave out; kept for those who take them apart again.
     pub surroundings: Surroundings,
     /// The state folder of this user on this machine.
@@ -44,6 +44,8 @@ pub struct Outside<'a> {
 pub struct ParsedTarget {
     /// What the target is called if it has no name: its host.
     pub default_name: String,
+    /// Who logs in, if the address or its surroundings say so.
+    pub user: Option<String>,
 }
 
 /// Faster than this the tick is a slip of the unit: a poll takes milliseconds.
@@ -75,6 +77,7 @@ pub fn check(raw: &Raw, layers: &[Layer], outside: &Outside<'_>) -> Result<Setti
 pub fn secret_files(raw: &Raw, layers: &[Layer]) -> Vec<PathBuf> {
     let places = Places::of(layers);
     let mut files = targets::secret_files(raw);
+    files.extend(poolers::secret_files(raw));
     files.extend(receivers::secret_files(raw));
     files.into_iter().map(|(path, file)| places.resolve(&path, &file)).collect()
 }
@@ -89,7 +92,7 @@ pub fn default_rules() -> RuleSet {
         toml::from_str(layers[0].text()).expect("the embedded defaults are read by a test");
     let outside = Outside {
         secrets: BTreeMap::new(),
-        parse_postgres: &|_| Err(String::new()),
+        parse_postgres: &|_, _| Err(String::new()),
         surroundings: Surroundings::default(),
         state_dir: None,
     };

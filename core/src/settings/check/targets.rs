@@ -7,8 +7,8 @@ use super::{Checker, ParsedTarget};
 use crate::settings::mistake::Mistake;
 use crate::settings::place::join;
 use crate::settings::raw::{Raw, RawTarget};
-use crate::settings::value::{Address, Val, name_fault};
-use crate::settings::{PasswordFrom, Secret, TargetSettings};
+use crate::settings::value::{Address, Argument, Val, name_fault};
+use crate::settings::{PasswordFrom, Secret, Surroundings, TargetSettings};
 
 /// One daemon is for some hundreds of servers; beyond that several share them.
 const MAX_TARGETS: usize = 1000;
@@ -59,10 +59,11 @@ impl Checker<'_> {
         let path = format!("targets[{index}]");
         let rules = self.rules(raw, target.rules.as_ref().map(|own| (&own.0, path.as_str())));
         let labels = self.labels(&path, target);
-        let password = self.password(&path, target);
+        let file = target.password_file.as_ref();
+        let password = self.password(&path, file, target.password_command.as_deref());
         let log = self.log(&path, target);
         let probes = self.probes(&path, target);
-        let poolers = self.poolers(&path, target);
+        let poolers = self.poolers(raw, &path, target);
         let app_pools = self.app_pools(&path, target);
         let address = self.postgres(&path, target);
         let parsed = address.as_ref().map(|(_, parsed)| parsed);
@@ -95,32 +96,48 @@ impl Checker<'_> {
             );
             return None;
         };
-        match (self.outside.parse_postgres)(postgres) {
-            Ok(parsed) => Some((postgres.clone(), parsed)),
-            Err(why) => {
-                let (why, hint) = match why.split_once("hint: ") {
-                    Some((why, hint)) => (why.trim_end(), Some(hint.trim_end())),
-                    None => (why.trim_end(), None),
-                };
-                let mistake = Mistake::new(format!("{path}.postgres"), why);
-                self.mistake(match hint {
-                    Some(hint) => mistake.hint(hint),
-                    None => mistake,
-                });
-                None
-            }
-        }
+        let around = &self.outside.surroundings;
+        let parsed = self.parsed(&format!("{path}.postgres"), postgres, around);
+        parsed.map(|parsed| (postgres.clone(), parsed))
     }
 
-    /// Where the password is looked up; a mistake in it is noted.
-    fn password(&mut self, path: &str, target: &RawTarget) -> Option<PasswordFrom> {
+    /// What the driver makes of the address at this key; a mistake in it is noted.
+    pub(super) fn parsed(
+        &mut self,
+        key: &str,
+        address: &Secret,
+        around: &Surroundings,
+    ) -> Option<ParsedTarget> {
+        let why = match (self.outside.parse_postgres)(address, around) {
+            Ok(parsed) => return Some(parsed),
+            Err(why) => why,
+        };
+        let (why, hint) = match why.split_once("hint: ") {
+            Some((why, hint)) => (why.trim_end(), Some(hint.trim_end())),
+            None => (why.trim_end(), None),
+        };
+        let mistake = Mistake::new(key, why);
+        self.mistake(match hint {
+            Some(hint) => mistake.hint(hint),
+            None => mistake,
+        });
+        None
+    }
+
+    /// Where a password is looked up, of whatever stands at this path; a mistake in it is noted.
+    pub(super) fn password(
+        &mut self,
+        path: &str,
+        file: Option<&Val<PathBuf>>,
+        command: Option<&[Val<Argument>]>,
+    ) -> Option<PasswordFrom> {
         let key = format!("{path}.password_command");
-        let file = target.password_file.as_ref().map(|Val(written)| {
+        let file = file.map(|Val(written)| {
             let key = format!("{path}.password_file");
             self.secret_file(&key, written);
             PasswordFrom::File(self.places.resolve(&key, written))
         });
-        let Some(words) = &target.password_command else { return file };
+        let Some(words) = command else { return file };
         if file.is_some() {
             let both = "set beside password_file; a password has one source";
             self.mistake(Mistake::new(&key, both).hint("take one of the two out"));
