@@ -41,6 +41,8 @@ pub struct ConnInfo {
     pub(super) wanted: Wanted,
     /// `load_balance_hosts=random`.
     pub(super) at_random: bool,
+    /// What a probe calls itself; all else of ours has one name, whatever stands here.
+    pub(super) application: Option<String>,
 }
 
 /// Whether a password's exchange must be bound to the TLS connection.
@@ -211,6 +213,7 @@ impl ConnInfo {
                     _ => None,
                 }
             })?,
+            application: given.get("application_name").map(str::to_owned),
         })
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plimsoll_core::reading::postgres::Slots;
 use plimsoll_core::reading::{Failure, FailureKind, Reading, Sourced};
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
@@ -41,6 +42,8 @@ pub(super) struct Beside {
     poolers: Kind<PoolerSource>,
     app_pools: Kind<AppPoolSource>,
     mailboxes: channel::Sender<Arc<Mailboxes>>,
+    /// What the server itself shows, for those that heed it; `None` while that is unknown.
+    slots: channel::Receiver<Option<Slots>>,
 }
 
 /// The mailboxes of one target's sources.
@@ -67,8 +70,10 @@ type Known<S> = BTreeMap<String, Latest<<S as SideSource>::Seen, <S as SideSourc
 type Composed<S> = Vec<Sourced<<S as SideSource>::Seen, <S as SideSource>::Happened>>;
 
 impl Beside {
-    /// None yet, and where their mailboxes will be.
-    pub(super) fn new() -> (Self, channel::Receiver<Arc<Mailboxes>>) {
+    /// None yet, and where their mailboxes will be. They heed what the server shows of its slots.
+    pub(super) fn new(
+        slots: channel::Receiver<Option<Slots>>,
+    ) -> (Self, channel::Receiver<Arc<Mailboxes>>) {
         let (mailboxes, seen) = channel::channel(Arc::default());
         let beside = Self {
             logs: Kind::default(),
@@ -76,6 +81,7 @@ impl Beside {
             poolers: Kind::default(),
             app_pools: Kind::default(),
             mailboxes,
+            slots,
         };
         (beside, seen)
     }
@@ -83,7 +89,13 @@ impl Beside {
     /// Runs those that are named, as they are told, and no others.
     pub(super) fn apply(&mut self, target: &str, told: Told, health: &Health) {
         self.logs.apply(target, told.logs, health);
-        self.probes.apply(target, told.probes, health);
+        let probes = told.probes.into_iter().map(|(name, probe)| {
+            let before = self.probes.running.get(&name).map(|running| &running.told);
+            let probe = probe.in_place_of(before, self.slots.clone());
+            (name, probe)
+        });
+        let probes = probes.collect();
+        self.probes.apply(target, probes, health);
         self.poolers.apply(target, told.poolers, health);
         self.app_pools.apply(target, told.app_pools, health);
         self.mailboxes.send_replace(Arc::new(Mailboxes {

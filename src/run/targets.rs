@@ -145,7 +145,8 @@ impl Targets {
         let before = Published::before_the_first_reading(&target.name, target.labels.clone());
         let (publish, published) = channel::channel(Arc::new(before));
         let mailbox = Mailbox::new();
-        let (mut beside, beside_seen) = Beside::new();
+        let (slots, slots_seen) = channel::channel(None);
+        let (mut beside, beside_seen) = Beside::new(slots_seen);
         beside.apply(&target.name, told, &self.health);
         let reading = Reading {
             name: target.name.clone(),
@@ -161,6 +162,7 @@ impl Targets {
             source: source_seen,
             mailbox,
             beside: beside_seen,
+            slots,
             store: self.store.clone(),
             health: self.health.clone(),
             published: publish,
@@ -212,7 +214,7 @@ fn told(target: &TargetSettings, settings: &Settings) -> Result<Told, TargetErro
         told.logs.insert("log".to_owned(), LogSource::of(log, target, settings));
     }
     for probe in &target.probes {
-        let source = ProbeSource::of(probe, target, settings).map_err(failed)?;
+        let source = ProbeSource::of(probe, &settings.surroundings).map_err(failed)?;
         told.probes.insert(probe.name.clone(), source);
     }
     for pooler in &target.poolers {

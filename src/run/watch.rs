@@ -11,7 +11,7 @@ use plimsoll_core::judge::telling::Notification;
 use plimsoll_core::judge::{
     Commit, Input, Rules, State, TargetIdentity, Transition, Verdict, step,
 };
-use plimsoll_core::reading::postgres::Observation;
+use plimsoll_core::reading::postgres::{Observation, Slots};
 use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading};
 use plimsoll_core::status::Published;
 use tokio::sync::watch;
@@ -52,6 +52,8 @@ pub(super) struct Watch {
     pub(super) mailbox: Mailbox<Observation, Logins>,
     /// Where the other sources of the target leave what they saw.
     pub(super) beside: watch::Receiver<Arc<Mailboxes>>,
+    /// Tells them what the server shows of its slots; `None` while that is unknown.
+    pub(super) slots: watch::Sender<Option<Slots>>,
     /// Episode and outbox.
     pub(super) store: Store,
     /// Our own numbers.
@@ -85,6 +87,8 @@ impl Watch {
             if let Some(composed) = composed.or_else(|| self.nothing_yet(began, now)) {
                 let mut reading = turn.reading(composed, now);
                 beside.compose(&self.beside.borrow_and_update(), &mut reading, now);
+                let slots = reading.postgres.known().map(Observation::slots);
+                self.slots.send_if_modified(|told| std::mem::replace(told, slots) != slots);
                 turn.take(&self, reading, now);
             }
         }

@@ -11,6 +11,7 @@ mod major;
 mod notify;
 mod pooler;
 mod postgres;
+mod probe;
 mod serve;
 mod server;
 mod settings;

@@ -1,6 +1,6 @@
 //! The Postgres source on real servers: what every test of it needs, and the tests by subject.
 
-mod bare;
+pub(crate) mod bare;
 mod behind;
 mod blind;
 mod certificates;
@@ -15,7 +15,7 @@ mod passwords;
 mod refused;
 mod reserved;
 mod silent;
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,16 +37,16 @@ use crate::major::{self, major};
 pub(crate) use self::certificates::reload;
 
 /// Ten times what any of it takes.
-const DEADLINE: Duration = Duration::from_mins(1);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The role that watches.
-const WATCHER: &str = "watcher";
+pub(crate) const WATCHER: &str = "watcher";
 
 /// What a source leaves.
 type Delivery = mailbox::Delivery<Observation, Logins>;
 
 /// A source that runs, and what it leaves.
-struct Watch {
+pub(crate) struct Watch {
     mailbox: Mailbox<Observation, Logins>,
     trouble: watch::Sender<bool>,
     settings: watch::Sender<Arc<SourceSettings>>,
@@ -82,7 +82,7 @@ impl Watch {
     }
 
     /// Watches the server as a role that may.
-    fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Server) -> Self {
         Self::start(settings(&server.url(WATCHER, "postgres")))
     }
 
@@ -106,14 +106,14 @@ impl Watch {
     }
 
     /// The next observation; failures before it are passed over.
-    async fn seen(&self) -> Observation {
+    pub(crate) async fn seen(&self) -> Observation {
         Arc::unwrap_or_clone(
             self.until("an observation", |d| d.outcome.is_ok()).await.outcome.unwrap(),
         )
     }
 
     /// An observation of a poll that began after now.
-    async fn seen_from_now(&self) -> Observation {
+    pub(crate) async fn seen_from_now(&self) -> Observation {
         // One may be under way.
         self.seen().await;
         self.seen().await
@@ -133,7 +133,7 @@ impl Drop for Watch {
 }
 
 /// A server with the role that watches and one that does not.
-async fn server(max_connections: u32, settings: &[(&str, &str)]) -> Server {
+pub(crate) async fn server(max_connections: u32, settings: &[(&str, &str)]) -> Server {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let settings = settings.iter().map(own).collect();
     let options = Options { max_connections, settings, ..Options::default() };
@@ -141,12 +141,12 @@ async fn server(max_connections: u32, settings: &[(&str, &str)]) -> Server {
     major::start(options, roles).await
 }
 
-async fn execute(session: &Session, sql: &str) {
+pub(crate) async fn execute(session: &Session, sql: &str) {
     session.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 
 /// Waits until a query that gives one boolean gives true.
-async fn until_true(session: &Session, sql: &str) {
+pub(crate) async fn until_true(session: &Session, sql: &str) {
     let deadline = clock::monotonic() + DEADLINE;
     while !session.query_one(sql, &[]).await.unwrap().get::<_, bool>(0) {
         assert!(clock::monotonic() < deadline, "waiting for {sql}");
@@ -161,7 +161,7 @@ async fn our_backends(session: &Session) -> Vec<i32> {
 }
 
 /// The processes of a server; logins under way are among them, and in no view.
-fn processes(server: &Server) -> BTreeSet<i32> {
+pub(crate) fn processes(server: &Server) -> BTreeSet<i32> {
     let postmaster = server.pid().unwrap();
     let mut children = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {

@@ -198,10 +198,13 @@ impl fmt::Display for FailureKind {
     }
 }
 
-/// The seven failures behind SQLSTATE 53300, told apart by the message's routine.
+/// Why a login is refused for want of a connection: the seven failures behind a server's SQLSTATE
+/// 53300, told apart by the message's routine, and the two of a pooler before it, which has no
+/// SQLSTATE for them and is told by its words.
 ///
 /// Sources: `InitializeSessionUserId` (miscinit.c), `CheckMyDatabase` and `InitPostgres`
-/// (postinit.c), `InitProcess` (proc.c), `InitWalSenderSlot` (walsender.c).
+/// (postinit.c), `InitProcess` (proc.c), `InitWalSenderSlot` (walsender.c); PgBouncer's client.c
+/// and janitor.c.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
@@ -219,6 +222,11 @@ pub enum Refusal {
     LoginsUnderWay,
     /// `max_wal_senders` is reached. No refused login of an application.
     WalSenders,
+    /// A pooler takes no more clients: its `max_client_conn`, or a limit of its own for the
+    /// database or the user. The server was not asked.
+    PoolerClients,
+    /// A pooler had no connection to the server to give, for as long as it lets a client wait.
+    PoolerWait,
 }
 
 impl Refusal {
@@ -232,10 +240,18 @@ impl Refusal {
             Self::DatabaseLimit => "database_limit",
             Self::LoginsUnderWay => "logins_under_way",
             Self::WalSenders => "wal_senders",
+            Self::PoolerClients => "pooler_clients",
+            Self::PoolerWait => "pooler_wait",
         }
     }
 
-    /// Whether the server as a whole had no slot for this login.
+    /// Whether a pooler refused by a limit of its own.
+    pub fn is_of_pooler(self) -> bool {
+        matches!(self, Self::PoolerClients | Self::PoolerWait)
+    }
+
+    /// Whether the server as a whole had no slot for this login. A pooler that refuses by a limit
+    /// of its own says nothing of that.
     pub fn is_want_of_slots(self) -> bool {
         matches!(
             self,

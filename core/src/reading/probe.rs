@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, Happened};
 
-/// How the probe stands.
+/// How the probe stands. There is none before the first login.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// The newest login that was decided, or that has no answer in time.
+    /// The newest login that was decided, or that has no answer in time. One that is answered late
+    /// is decided then.
     pub newest: Attempt,
     /// Why no other is made at present.
     pub held: Option<Held>,
@@ -20,9 +21,10 @@ pub struct Observation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
-    /// An earlier one was not answered: the backend behind it may live.
+    /// An earlier one was not answered, or what answered it has not closed the connection: the
+    /// backend behind it may live.
     EarlierOneLives,
-    /// The server was full: the next comes later.
+    /// The last was refused for want of a connection: the next comes later.
     BacksOff,
     /// Fewer slots are free than are to be left untouched.
     FewSlotsFree,
@@ -41,13 +43,16 @@ pub struct Attempt {
 }
 
 /// The steps of a login; `None` for those that it did not come to, or that there were none of.
+/// Where a login takes several attempts (the hosts of an address, with TLS and without), they are
+/// those of the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steps {
-    /// The name's lookup and the connection.
+    /// The name's lookup and the connection, those of addresses that did not answer included.
     pub connect: Option<Duration>,
-    /// The handshake of TLS.
+    /// The question for TLS and its handshake.
     pub tls: Option<Duration>,
-    /// From there until the server let it in.
+    /// From there until it was let in: the start of a backend, the password, the database. Behind
+    /// a pooler, what that does of it.
     pub authentication: Option<Duration>,
     /// `SELECT 1`.
     pub first_answer: Option<Duration>,
@@ -55,6 +60,9 @@ pub struct Steps {
 
 /// The logins that were decided since the reading before, in order; at most
 /// [`MAX_ATTEMPTS`] of them.
+///
+/// One that has no answer in time is in here when that is said, as too slow, and once more when it
+/// is decided: two that have the same `at` are one login.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attempts(pub Vec<Attempt>);
 

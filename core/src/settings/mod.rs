@@ -116,8 +116,18 @@ pub struct LogSettings {
 /// A login that is made as an application makes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeSettings {
-    /// Its name.
+    /// Its name; no other probe of the target has it.
     pub name: String,
+    /// The address that the application has, which may hold a password. It names its user.
+    pub url: Secret,
+    /// Where its password is, if not in `url`.
+    pub password: Option<PasswordFrom>,
+    /// From the beginning of one login to the beginning of the next.
+    pub interval: Duration,
+    /// After so long without an answer a login has failed.
+    pub timeout: Duration,
+    /// No login is made that would leave less than this part of the usable slots free.
+    pub keep_free: f64,
 }
 
 /// A pooler.

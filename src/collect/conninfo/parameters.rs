@@ -10,7 +10,7 @@ use super::syntax::Pair;
 use super::{ConnInfoError, service};
 
 /// The parameters that are understood.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     "host",
     "hostaddr",
     "port",
@@ -29,12 +29,12 @@ const KNOWN: [&str; 18] = [
     "channel_binding",
     "target_session_attrs",
     "load_balance_hosts",
+    "application_name",
 ];
 
 /// Parameters that change nothing here: what they set is set by ourselves, or is about protocols
 /// that are not spoken.
-const IGNORED: [&str; 15] = [
-    "application_name",
+const IGNORED: [&str; 14] = [
     "fallback_application_name",
     "client_encoding",
     "connect_timeout",

@@ -10,6 +10,7 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 use tokio_postgres::error::DbError;
 
 use super::password::PasswordError;
+use super::pooler;
 use crate::collect::tls::{self, TlsError};
 
 /// Why a login failed.
@@ -105,7 +106,7 @@ impl LoginError {
     /// whose `authentication_timeout` is over gives a login up (measured on 15).
     pub(in crate::collect) fn is_silent_close(&self) -> bool {
         let Some(Self::Login { source, .. }) = self.each().pop() else { return false };
-        source.as_db_error().is_none() && kind_of_login(source) == FailureKind::Stopped
+        is_silent_close(source)
     }
 
     /// Whether the server itself answered, so that no refusal among such answers means none.
@@ -134,6 +135,10 @@ impl LoginError {
         source.as_db_error().map(|db| db.code().code())
     }
 }
+
+/// The SQLSTATE of all that PgBouncer says itself (proto.c, `send_pooler_error`), and up to 1.23 of
+/// what it passes on. A server says it of a client that breaks the protocol.
+const POOLERS_OWN: &str = "08P01";
 
 /// At most so much of what a server says is passed on.
 const MAX_TEXT_CHARS: usize = 500;
@@ -197,6 +202,11 @@ fn kind_of_login(error: &tokio_postgres::Error) -> FailureKind {
     }
 }
 
+/// See [`LoginError::is_silent_close`].
+pub(in crate::collect) fn is_silent_close(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_none() && kind_of_login(error) == FailureKind::Stopped
+}
+
 fn is_gibberish(error: &tokio_postgres::Error) -> bool {
     error.to_string().contains("parsing response")
 }
@@ -219,8 +229,7 @@ fn kind_of_login_answer(db: &DbError) -> FailureKind {
         "57P01" => FailureKind::Stopped,
         // The server's own authentication_timeout.
         "57014" => FailureKind::TooSlow,
-        // What a pooler answers to a startup packet that it does not like.
-        "08P01" => FailureKind::Unsupported,
+        POOLERS_OWN => pooler::kind(db.message()),
         code => kind_of_other(code),
     }
 }
@@ -236,7 +245,8 @@ fn kind_of_other(sqlstate: &str) -> FailureKind {
     }
 }
 
-/// Tells the failures behind SQLSTATE 53300 apart.
+/// Tells the failures behind SQLSTATE 53300 apart. Where a pooler passes on what the server said
+/// (PgBouncer from 1.24 on), the routine is the pooler's, and the server's words are what is left.
 pub(in crate::collect) fn refusal(routine: Option<&str>, message: &str) -> Refusal {
     // The names of a role and of settings are not translated.
     let for_role = message.contains("pg_use_reserved_connections");
@@ -249,8 +259,17 @@ pub(in crate::collect) fn refusal(routine: Option<&str>, message: &str) -> Refus
         Some("BackendInitialize" | "ProcessStartupPacket") => Refusal::LoginsUnderWay,
         Some("InitWalSenderSlot") => Refusal::WalSenders,
         Some("InitProcess") if message.contains("max_wal_senders") => Refusal::WalSenders,
-        _ => Refusal::AllSlotsTaken,
+        Some("InitProcess") => Refusal::AllSlotsTaken,
+        _ => pooler::replayed(message).unwrap_or(Refusal::AllSlotsTaken),
     }
+}
+
+/// What became of the first thing that was asked after a login. Behind a pooler only this may lead
+/// to the server, so it is told as a login is.
+pub(in crate::collect) fn of_first_answer(error: &tokio_postgres::Error, address: &str) -> Failure {
+    let text = cut(&format!("asking at {address}: {}", chain(error)));
+    let sqlstate = error.code().map(|code| code.code().to_owned());
+    Failure { kind: kind_of_login(error), text, sqlstate }
 }
 
 /// What became of a statement that the server did not carry out.
@@ -301,6 +320,13 @@ mod tests {
             ),
             ("ProcessStartupPacket", "sorry, too many clients already", Refusal::LoginsUnderWay),
             ("BackendInitialize", "sorry, too many clients already", Refusal::LoginsUnderWay),
+            (
+                "BackendInitialize",
+                "tut mir leid, schon zu viele Verbindungen",
+                Refusal::LoginsUnderWay,
+            ),
+            // What PgBouncer passes on from 1.24 on.
+            ("pooler_error", reserved_15, Refusal::ReservedForSuperusers),
             ("SomethingNew", "no room", Refusal::AllSlotsTaken),
         ];
         for (routine, message, expected) in cases {

@@ -8,31 +8,32 @@
 //! The Postgres source, the probe and the pooler source log in through this.
 
 pub(in crate::collect) mod failure;
+mod key;
 mod open;
 mod password;
-mod progress;
+mod pooler;
+pub(in crate::collect) mod progress;
 mod socket;
 mod walsender;
 mod wary;
 
-use std::pin::Pin;
+use std::future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use std::{future, io};
 
 use futures_util::future::BoxFuture;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_postgres::config::{self, SslMode, SslNegotiation};
-use tokio_postgres::tls::{self, MakeTlsConnect, TlsConnect};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use plimsoll_core::settings::PasswordFrom;
 
 use failure::{LoginError, all_failed, chain};
-use open::open;
+use key::key_pid;
+use open::{open, room};
 use password::Password;
 pub(in crate::collect) use progress::Progress;
 pub(in crate::collect) use socket::Ledger;
@@ -44,7 +45,8 @@ use wary::Wary;
 use super::conninfo::{self, ChannelBinding, ConnInfo, Host, Place, Wanted};
 use super::tls::{Tls, about, prepare};
 
-/// What our sessions are called in `pg_stat_activity`.
+/// What our sessions are called in `pg_stat_activity`, unless a probe's address says otherwise:
+/// then it is counted where the application that it stands for is.
 const APPLICATION_NAME: &str = "plimsoll";
 
 /// A lock on a catalog is not waited for longer than this: the next tick tries again, and nobody
@@ -54,9 +56,13 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a session that is not wanted gets to say goodbye.
 const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
 
-/// Says what a server is, with the settings of its own, and puts ours in place.
-const KIND: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'); \
-                    SET default_transaction_read_only = on";
+/// Says what a server is, with the settings of its own.
+const KIND: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')";
+
+/// The same, and puts our own setting in place. Never through a pooler: the next client to be given
+/// that connection of the pooler's would have it too.
+const KIND_AND_OURS: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'); \
+     SET default_transaction_read_only = on";
 
 /// Where a login goes, and who it is that logs in.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +103,8 @@ impl Purpose {
 
 /// A login that succeeded.
 pub(in crate::collect) struct Login {
+    /// The address of the host that let us in.
+    pub(in crate::collect) address: String,
     pub(in crate::collect) client: Client,
     /// As what.
     pub(in crate::collect) way: Way,
@@ -106,6 +114,34 @@ pub(in crate::collect) struct Login {
     pub(in crate::collect) version: String,
     /// Drives the connection to its end.
     pub(in crate::collect) drive: BoxFuture<'static, Result<(), tokio_postgres::Error>>,
+}
+
+impl Login {
+    /// Asks over the simple protocol, while nobody else drives the connection.
+    pub(in crate::collect) async fn ask(
+        &mut self,
+        statement: &str,
+    ) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+        let mut asked = pin!(self.client.simple_query(statement));
+        let ended = tokio::select! {
+            biased;
+            answer = &mut asked => return answer,
+            ended = &mut self.drive => ended,
+        };
+        // What was said last and then closed is still on its way to us, and says more than that it
+        // was closed. Without its driver the connection answers at once.
+        self.drive = Box::pin(future::ready(Ok(())));
+        match (asked.await, ended) {
+            (Err(answer), Err(ended)) if answer.as_db_error().is_none() => Err(ended),
+            (answer, _) => answer,
+        }
+    }
+
+    /// Leaves, as the protocol has it; a server that does not even take that finds us gone.
+    pub(in crate::collect) async fn say_goodbye(self) {
+        drop(self.client);
+        drop(tokio::time::timeout(GOODBYE_AT_MOST, self.drive).await);
+    }
 }
 
 /// Logs in, at the first host that is what was asked for.
@@ -250,8 +286,10 @@ impl Attempt<'_> {
     ) -> Result<Login, LoginError> {
         let config = self.config(host, encryption);
         let way = self.purpose.way();
+        let ledger = self.ledger.at(host.address());
+        room(host, share, &ledger).await?;
         self.progress.note_attempt();
-        let socket = open(host, share, &self.ledger.at(host.address())).await?;
+        let socket = open(host, share, &ledger).await?;
         self.progress.note_reached();
         let let_in = socket.let_in();
         let socket = Startup::new(socket, way);
@@ -272,10 +310,11 @@ impl Attempt<'_> {
             let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(failed)?;
             (client, version(connection.parameter("server_version")), Box::pin(connection))
         };
-        let_in.store(true, Ordering::Relaxed);
         self.progress.note_let_in();
+        // What a probe asks for is answered with a few bytes: it goes on hearing little.
+        let_in.store(self.purpose != Purpose::Probe, Ordering::Relaxed);
         let key_pid = key_pid(&client).await;
-        Ok(Login { client, way, key_pid, version, drive })
+        Ok(Login { address: host.address(), client, way, key_pid, version, drive })
     }
 
     /// The login, if the server is of the kind that is wanted; else it is left politely.
@@ -288,18 +327,11 @@ impl Attempt<'_> {
         if wanted == Wanted::Any {
             return Ok(login);
         }
-        let asked = tokio::select! {
-            biased;
-            answer = login.client.simple_query(KIND) => answer,
-            ended = &mut login.drive => {
-                let Err(error) = ended else {
-                    let source = io::ErrorKind::ConnectionReset.into();
-                    return Err(LoginError::Connect { address: host.address(), source });
-                };
-                Err(error)
-            }
+        let ask = match self.purpose {
+            Purpose::Watch { .. } => KIND_AND_OURS,
+            Purpose::Probe | Purpose::Console => KIND,
         };
-        let answer = asked.map_err(|source| self.failed(host, None, source))?;
+        let answer = login.ask(ask).await.map_err(|source| self.failed(host, None, source))?;
         let row = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some((row.get(0) == Some("t"), row.get(1))),
             _ => None,
@@ -316,9 +348,7 @@ impl Attempt<'_> {
         if is_wanted {
             return Ok(login);
         }
-        let Login { client, drive, .. } = login;
-        drop(client);
-        drop(tokio::time::timeout(GOODBYE_AT_MOST, drive).await);
+        login.say_goodbye().await;
         let found = match (is_standby, writes) {
             (true, _) => "a standby",
             (false, true) => "a primary",
@@ -356,7 +386,11 @@ impl Attempt<'_> {
         if let Some(password) = self.password.at(host, info, &self.user) {
             config.password(password);
         }
-        config.dbname(info.dbname.as_str()).application_name(APPLICATION_NAME);
+        let application = match self.purpose {
+            Purpose::Probe => info.application.as_deref().unwrap_or(APPLICATION_NAME),
+            Purpose::Watch { .. } | Purpose::Console => APPLICATION_NAME,
+        };
+        config.dbname(info.dbname.as_str()).application_name(application);
         let options = match self.purpose {
             Purpose::Watch { statement_timeout, .. } => {
                 // Else the server's own setting could not be seen; it is set as soon as it was.
@@ -455,69 +489,4 @@ fn options(theirs: Option<&str>, statement_timeout: Duration, read_only: bool) -
     let ours = ours.iter().map(String::as_str).chain(read_only);
     let all: Vec<&str> = theirs.into_iter().chain(ours).collect();
     all.join(" ")
-}
-
-/// The process id that came with the backend's key. The driver keeps it to itself but for a cancel
-/// request, so one is written, into memory: length, code, process id, key.
-async fn key_pid(client: &Client) -> Option<i32> {
-    const CANCEL_REQUEST_BYTES: usize = 16;
-    const ROOM: usize = 64;
-    let (ours, mut theirs) = tokio::io::duplex(ROOM);
-    // Where TLS is required, the driver asks for it first and must hear yes.
-    theirs.write_all(b"S").await.ok()?;
-    client.cancel_token().cancel_query_raw(ours, InMemory).await.ok()?;
-    let mut written = Vec::new();
-    theirs.read_to_end(&mut written).await.ok()?;
-    let request = written.split_at_checked(written.len().checked_sub(CANCEL_REQUEST_BYTES)?)?.1;
-    let pid = i32::from_be_bytes(request.get(8..12)?.try_into().ok()?);
-    (pid != 0).then_some(pid)
-}
-
-/// TLS as far as the driver can see, for a stream that never leaves this program.
-struct InMemory;
-
-struct InMemoryStream<S>(S);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for InMemory {
-    type Stream = InMemoryStream<S>;
-    type Error = io::Error;
-    type Future = future::Ready<Result<Self::Stream, io::Error>>;
-
-    fn connect(self, stream: S) -> Self::Future {
-        future::ready(Ok(InMemoryStream(stream)))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> tls::TlsStream for InMemoryStream<S> {
-    fn channel_binding(&self) -> tls::ChannelBinding {
-        tls::ChannelBinding::none()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for InMemoryStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for InMemoryStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }

@@ -15,15 +15,12 @@ const MAX_ADDRESSES: usize = 8;
 /// How often it is looked whether the server has closed a socket that we are done with.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Connects to the first address of this host that takes it, unless as many sockets of ours as
-/// there may be are still open there: one that we are done with is waited for, as long as for an
-/// answer.
+/// Connects to the first address of this host that takes it. There must be [`room`].
 pub(in crate::collect) async fn open(
     host: &Host,
     timeout: Duration,
     ledger: &Ledger,
 ) -> Result<Socket, LoginError> {
-    room(host, timeout, ledger).await?;
     match &host.place {
         Place::Socket(folder) => {
             let path = host.socket_path(folder);
@@ -50,7 +47,13 @@ pub(in crate::collect) async fn open(
     }
 }
 
-async fn room(host: &Host, timeout: Duration, ledger: &Ledger) -> Result<(), LoginError> {
+/// Waits while as many sockets of ours as there may be are still open at this host: one that we
+/// are done with is waited for, as long as for an answer.
+pub(in crate::collect) async fn room(
+    host: &Host,
+    timeout: Duration,
+    ledger: &Ledger,
+) -> Result<(), LoginError> {
     let closed = async {
         while !ledger.has_room(clock::monotonic()) {
             tokio::time::sleep(LOOK_AGAIN).await;

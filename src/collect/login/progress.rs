@@ -13,7 +13,9 @@ pub(in crate::collect) struct Progress(Mutex<Moments>);
 /// When each step of an attempt ended; `None` for those that it has not come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::collect) struct Moments {
-    /// The name was looked up, and what stands at its address is asked for a connection.
+    /// The first attempt began: what was needed for it (a password) is there.
+    pub(in crate::collect) set_out: Option<Instant>,
+    /// The name is looked up, and what stands at its address is asked for a connection.
     pub(in crate::collect) began: Option<Instant>,
     /// Something at an address has accepted the connection.
     pub(in crate::collect) reached: Option<Instant>,
@@ -21,6 +23,8 @@ pub(in crate::collect) struct Moments {
     pub(in crate::collect) encrypted: Option<Instant>,
     /// The server has let us in.
     pub(in crate::collect) let_in: Option<Instant>,
+    /// It has answered what was asked of it first.
+    pub(in crate::collect) answered: Option<Instant>,
 }
 
 impl Progress {
@@ -37,8 +41,13 @@ impl Progress {
     /// Another attempt begins, at another host or in another way. What was reached stays reached.
     pub(super) fn note_attempt(&self) {
         let mut moments = self.lock();
-        let reached = moments.reached;
-        *moments = Moments { began: Some(clock::monotonic()), reached, ..Moments::default() };
+        let now = clock::monotonic();
+        *moments = Moments {
+            set_out: moments.set_out.or(Some(now)),
+            began: Some(now),
+            reached: moments.reached,
+            ..Moments::default()
+        };
     }
 
     pub(super) fn note_reached(&self) {
@@ -51,6 +60,11 @@ impl Progress {
 
     pub(super) fn note_let_in(&self) {
         self.lock().let_in = Some(clock::monotonic());
+    }
+
+    /// Noted by whoever asked.
+    pub(in crate::collect) fn note_answered(&self) {
+        self.lock().answered = Some(clock::monotonic());
     }
 
     fn lock(&self) -> MutexGuard<'_, Moments> {

@@ -13,6 +13,8 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 pub(super) fn is_for(failure: &Failure) -> Option<Refusal> {
     match failure.kind {
         FailureKind::Refused(Refusal::WalSenders) => None,
+        // It is none of the server's doing, and no walsender is behind a pooler.
+        FailureKind::Refused(reason) if reason.is_of_pooler() => None,
         FailureKind::Refused(reason) => Some(reason),
         _ => None,
     }
@@ -111,7 +113,8 @@ mod tests {
         let refused = |reason| failure(FailureKind::Refused(reason), "no", "53300");
         let for_it = [Refusal::AllSlotsTaken, Refusal::RoleLimit, Refusal::LoginsUnderWay];
         assert!(for_it.into_iter().all(|reason| is_for(&refused(reason)) == Some(reason)));
-        assert_eq!(is_for(&refused(Refusal::WalSenders)), None);
+        let not_for_it = [Refusal::WalSenders, Refusal::PoolerClients, Refusal::PoolerWait];
+        assert!(not_for_it.into_iter().all(|reason| is_for(&refused(reason)).is_none()));
         assert_eq!(is_for(&failure(FailureKind::NotAllowed, "no", "28P01")), None);
     }
 }

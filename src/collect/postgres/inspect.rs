@@ -289,7 +289,8 @@ async fn enter(
     let login = login(settings.access(), Ledger::of(1), Arc::default(), settings.purpose(way));
     let login = tokio::time::timeout(patience, login).await;
     let login = login.map_err(|_| silence("the login was not answered", patience))?;
-    let Login { client, way, key_pid, version, drive } = login.map_err(|error| error.failure())?;
+    let Login { client, way, key_pid, version, drive, .. } =
+        login.map_err(|error| error.failure())?;
     let mut driving = JoinSet::new();
     driving.spawn(async move { drop(drive.await) });
     Ok((Entered { client, way, key_pid, version }, Drive(driving)))

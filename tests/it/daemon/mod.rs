@@ -10,6 +10,7 @@ mod kills;
 pub(crate) mod launch;
 mod limits;
 mod line;
+mod probes;
 mod reload;
 mod secrets;
 mod surroundings;

@@ -40,6 +40,10 @@ listen = "127.0.0.1:0"
 [[targets]]
 name = "db"
 postgres = "{}"
+[[targets.probes]]
+name = "wrong-probe"
+url = "postgresql://nobody:canary-password@127.0.0.1:{}/postgres"
+interval = "1s"
 [[targets]]
 name = "wrong-password"
 postgres = "postgresql://nobody:canary-password@127.0.0.1:{}/postgres"
@@ -89,6 +93,7 @@ base_url = "http://127.0.0.1:1"
         server.port(),
         server.port(),
         server.port(),
+        server.port(),
         receiver.url(),
         file("signing", signing),
         refusing.address(),
@@ -126,6 +131,9 @@ base_url = "http://127.0.0.1:1"
         };
         until(&path, || daemon.get(&path).1.contains(expected).then_some(())).await;
     }
+    until("a refused probe", || daemon.log().contains("wrong-probe").then_some(())).await;
+    let refused = "a login as an application makes it failed";
+    until(refused, || daemon.log().contains(refused).then_some(())).await;
 
     let mut seen = String::new();
     for path in [

@@ -11,11 +11,11 @@ const READY: [u8; 6] = [b'Z', 0, 0, 0, 5, b'I'];
 const COPY_BOTH: u8 = b'W';
 
 /// A session that lives as long as this.
-pub(super) struct Bare(TcpStream);
+pub(crate) struct Bare(TcpStream);
 
 impl Bare {
     /// Connects, sends a startup packet with these parameters, and waits for nothing.
-    pub(super) async fn knock(port: u16, parameters: &[(&str, &str)]) -> Self {
+    pub(crate) async fn knock(port: u16, parameters: &[(&str, &str)]) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let mut startup = vec![0, 3, 0, 0];
         for text in parameters.iter().flat_map(|(name, value)| [*name, *value]).chain([""]) {
@@ -28,20 +28,20 @@ impl Bare {
     }
 
     /// The same, up to the moment in which the server takes statements.
-    pub(super) async fn open(port: u16, parameters: &[(&str, &str)]) -> Self {
+    pub(crate) async fn open(port: u16, parameters: &[(&str, &str)]) -> Self {
         let mut session = Self::knock(port, parameters).await;
         session.until(|answer| answer.ends_with(&READY)).await;
         session
     }
 
     /// Sends a statement and does not wait for its answer.
-    pub(super) async fn send(&mut self, statement: &[u8]) {
+    pub(crate) async fn send(&mut self, statement: &[u8]) {
         let length = u32::try_from(statement.len() + 5).unwrap().to_be_bytes();
         self.0.write_all(&[b"Q", &length[..], statement, b"\0"].concat()).await.unwrap();
     }
 
     /// The same with a statement that makes a walsender begin.
-    pub(super) async fn replicate(port: u16, database: Option<&str>, statement: &str) -> Self {
+    pub(crate) async fn replicate(port: u16, database: Option<&str>, statement: &str) -> Self {
         let mut parameters = vec![("user", "replicator")];
         // With a database the walsender is one of logical replication.
         match database {
@@ -56,8 +56,14 @@ impl Bare {
         session
     }
 
+    /// The first byte that comes: what kind of message the server answers with.
+    pub(crate) async fn first_byte(&mut self) -> u8 {
+        let read = tokio::time::timeout(super::DEADLINE, self.0.read_u8()).await;
+        read.expect("an answer in time").unwrap()
+    }
+
     /// Reads until this holds of all that came.
-    pub(super) async fn until(&mut self, holds: impl Fn(&[u8]) -> bool) {
+    pub(crate) async fn until(&mut self, holds: impl Fn(&[u8]) -> bool) {
         let mut answer = Vec::new();
         let reading = async {
             while !holds(&answer) {

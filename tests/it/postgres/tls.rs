@@ -17,7 +17,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// Turns TLS on; the watcher may come in with nothing else.
-pub(super) async fn server_with_tls() -> Server {
+pub(crate) async fn server_with_tls() -> Server {
     let server = server(20, &[]).await;
     let folder = server.data_dir();
     let owner = fs::metadata(&folder).unwrap();

@@ -100,6 +100,49 @@ timeout = "3s"
 }
 
 #[test]
+fn a_probe_needs_a_name_and_an_address() {
+    let text = r#"
+[poll]
+timeout = "7s"
+[[targets]]
+postgres = "host=db"
+[[targets.probes]]
+name = "direct"
+url = "postgresql://payment@db/payment"
+[[targets.probes]]
+name = "through-the-pooler"
+url = "service=pooled"
+password_file = "password"
+interval = "30s"
+timeout = "3s"
+keep_free = 0.02
+"#;
+    let service = "[pooled]\nhost=pgbouncer\nuser=payment\n";
+    let case = Case::new(text).secret("password", "geheim\n").secret("services", service);
+    let services = case.path().join("services").display().to_string();
+    // Whoever watches is none of theirs.
+    let case = case.env("PGSERVICEFILE", &services).env("PGUSER", "watcher");
+    let settings = case.env("PGPASSWORD", "hunter2").settings();
+    let [direct, pooled] = settings.targets[0].probes.as_slice() else { panic!("{settings:?}") };
+    assert_eq!(direct.name, "direct");
+    assert_eq!(direct.url.expose(), "postgresql://payment@db/payment");
+    assert_eq!(direct.password, None);
+    assert_eq!(direct.interval, Duration::from_secs(10));
+    assert_eq!(direct.timeout, Duration::from_secs(7));
+    assert!(direct.keep_free.abs() < f64::EPSILON);
+    assert_eq!(pooled.interval, Duration::from_secs(30));
+    assert_eq!(pooled.timeout, Duration::from_secs(3));
+    assert!((pooled.keep_free - 0.02).abs() < f64::EPSILON);
+    assert!(
+        matches!(&pooled.password, Some(PasswordFrom::File(path)) if path.ends_with("password"))
+    );
+
+    let without_user = text.replace("payment@", "");
+    let mistakes = Case::new(&without_user).env("PGUSER", "watcher").mistakes();
+    assert!(mistakes.contains("targets[0].probes[0].url: names no user"), "{mistakes}");
+}
+
+#[test]
 fn the_shape_of_a_configuration() {
     let settings = Case::new(
         r#"

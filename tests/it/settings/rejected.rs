@@ -151,6 +151,29 @@ fn targets() {
 }
 
 #[test]
+fn probes() {
+    let target = "[[targets]]\npostgres = \"host=db\"\n";
+    let probe = "[[targets.probes]]\nname = \"a\"\nurl = \"postgresql://app:hunter2@db\"\n";
+    let texts = [
+        "[[targets.probes]]".to_owned(),
+        "[targets.probes]\nname = \"a\"".to_owned(),
+        "[[targets.probes]]\nname = \"a/b\"\nurl = \"host=db user=app\"".to_owned(),
+        format!("{probe}{probe}"),
+        format!("{probe}user = \"app\""),
+        "[[targets.probes]]\nname = \"a\"\nurl = \"postgresql://db\"".to_owned(),
+        "[[targets.probes]]\nname = \"a\"\nurl = \"mysql://app:hunter2@db\"".to_owned(),
+        "[[targets.probes]]\nname = \"a\"\nurl = \"\"".to_owned(),
+        format!("{probe}interval = \"500ms\"\ntimeout = \"0s\"\nkeep_free = 0.9"),
+        format!("{probe}interval = \"1h\"\ntimeout = \"6m\"\nkeep_free = 2"),
+        format!("{probe}password_file = \"none\"\npassword_command = [\"hunter2\"]"),
+        "[[targets.probes]]\n".repeat(9),
+    ];
+    let texts = texts.map(|text| format!("{target}{text}"));
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    assert_snapshot!(said(&texts));
+}
+
+#[test]
 fn password_commands() {
     let target = "[[targets]]\npostgres = \"host=db\"\n";
     let texts = [

@@ -19,6 +19,11 @@ labels = {{ env = \"production\" }}
 [[targets]]
 name = \"other\"
 postgres = 'host=db password={CANARY} port=1'
+[[targets.probes]]
+name = \"as-the-application\"
+url = \"postgresql://payment:{CANARY}@db:5432/payment\"
+interval = \"30s\"
+keep_free = 0.02
 [rules.slots]
 warning = {{ above = 0.8, for = \"60s\" }}
 [[receivers]]

@@ -40,6 +40,8 @@ pub fn refusal(reason: Refusal) -> &'static str {
         Refusal::DatabaseLimit => "the database is at its CONNECTION LIMIT",
         Refusal::LoginsUnderWay => "too many logins are under way",
         Refusal::WalSenders => "max_wal_senders is reached",
+        Refusal::PoolerClients => "the pooler takes no more clients",
+        Refusal::PoolerWait => "the pooler had no connection to the server to give",
     }
 }
 

@@ -78,6 +78,7 @@ pub fn secret_files(raw: &Raw, layers: &[Layer]) -> Vec<PathBuf> {
     let places = Places::of(layers);
     let mut files = targets::secret_files(raw);
     files.extend(poolers::secret_files(raw));
+    files.extend(probes::secret_files(raw));
     files.extend(receivers::secret_files(raw));
     files.into_iter().map(|(path, file)| places.resolve(&path, &file)).collect()
 }

@@ -62,7 +62,7 @@ impl Checker<'_> {
         let file = target.password_file.as_ref();
         let password = self.password(&path, file, target.password_command.as_deref());
         let log = self.log(&path, target);
-        let probes = self.probes(&path, target);
+        let probes = self.probes(raw, &path, target);
         let poolers = self.poolers(raw, &path, target);
         let app_pools = self.app_pools(&path, target);
         let address = self.postgres(&path, target);
