@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plimsoll_core::reading::postgres::Slots;
+use plimsoll_core::reading::postgres::{Logging, Slots};
 use plimsoll_core::reading::{Failure, FailureKind, Reading, Sourced};
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
@@ -19,7 +19,7 @@ use super::supervise::{Ended, supervise};
 use crate::clock;
 use crate::collect::SideSource;
 use crate::collect::app_pool::AppPoolSource;
-use crate::collect::log::LogSource;
+use crate::collect::log::{LogSource, ServerLogging};
 use crate::collect::mailbox::{Delivery, Latest, Mailbox};
 use crate::collect::pooler::PoolerSource;
 use crate::collect::probe::ProbeSource;
@@ -44,6 +44,7 @@ pub(super) struct Beside {
     mailboxes: channel::Sender<Arc<Mailboxes>>,
     /// What the server itself shows, for those that heed it; `None` while that is unknown.
     slots: channel::Receiver<Option<Slots>>,
+    logging: channel::Sender<Option<Arc<Logging>>>,
 }
 
 /// The mailboxes of one target's sources.
@@ -82,12 +83,21 @@ impl Beside {
             app_pools: Kind::default(),
             mailboxes,
             slots,
+            logging: channel::channel(None).0,
         };
         (beside, seen)
     }
 
+    /// Where the server's word on its log goes, for the source that follows it.
+    pub(super) fn logging(&self) -> channel::Sender<Option<Arc<Logging>>> {
+        self.logging.clone()
+    }
+
     /// Runs those that are named, as they are told, and no others.
-    pub(super) fn apply(&mut self, target: &str, told: Told, health: &Health) {
+    pub(super) fn apply(&mut self, target: &str, mut told: Told, health: &Health) {
+        for log in told.logs.values_mut() {
+            log.server = ServerLogging(self.logging.subscribe());
+        }
         self.logs.apply(target, told.logs, health);
         let probes = told.probes.into_iter().map(|(name, probe)| {
             let before = self.probes.running.get(&name).map(|running| &running.told);

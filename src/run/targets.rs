@@ -166,6 +166,7 @@ impl Targets {
             store: self.store.clone(),
             health: self.health.clone(),
             published: publish,
+            logging: beside.logging(),
             trouble,
             stop: stopped,
         };

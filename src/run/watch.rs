@@ -11,7 +11,7 @@ use plimsoll_core::judge::telling::Notification;
 use plimsoll_core::judge::{
     Commit, Input, Rules, State, TargetIdentity, Transition, Verdict, step,
 };
-use plimsoll_core::reading::postgres::{Observation, Slots};
+use plimsoll_core::reading::postgres::{Logging, Observation, Slots};
 use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading};
 use plimsoll_core::status::Published;
 use tokio::sync::watch;
@@ -60,6 +60,8 @@ pub(super) struct Watch {
     pub(super) health: Health,
     /// What everyone may see.
     pub(super) published: watch::Sender<Arc<Published>>,
+    /// Tells the source that follows the server's log how that is written.
+    pub(super) logging: watch::Sender<Option<Arc<Logging>>>,
     /// Tells the source that there is trouble, and that it may spend more.
     pub(super) trouble: watch::Sender<bool>,
     /// Turns true at the end.
@@ -86,6 +88,7 @@ impl Watch {
             let composed = latest.compose(&self.mailbox, now);
             if let Some(composed) = composed.or_else(|| self.nothing_yet(began, now)) {
                 let mut reading = turn.reading(composed, now);
+                self.pass_on_logging(&reading);
                 beside.compose(&self.beside.borrow_and_update(), &mut reading, now);
                 let slots = reading.postgres.known().map(Observation::slots);
                 self.slots.send_if_modified(|told| std::mem::replace(told, slots) != slots);
@@ -115,6 +118,19 @@ impl Watch {
         let text = "nothing was read since its watch began; the log says what was tried".to_owned();
         let failure = Failure { kind: FailureKind::TooSlow, text, sqlstate: None };
         Some(Composed { part: standing(failure), happened: Logins::default() })
+    }
+
+    /// What the server says of its log outlives the connection that said it.
+    fn pass_on_logging(&self, reading: &Reading) {
+        let Ok(seen) = &reading.postgres.seen else { return };
+        let Some(logging) = &seen.logging else { return };
+        self.logging.send_if_modified(|known| {
+            let is_new = known.as_ref() != Some(logging);
+            if is_new {
+                *known = Some(Arc::clone(logging));
+            }
+            is_new
+        });
     }
 
     /// Says that the loop turns.

@@ -7,6 +7,7 @@ mod check;
 mod daemon;
 mod drill;
 mod failover;
+mod log;
 mod major;
 mod notify;
 mod pooler;

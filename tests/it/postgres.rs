@@ -197,6 +197,12 @@ async fn a_source_says_which_server_it_reads_and_what_that_costs() {
     let limits = (limits.max_connections, limits.superuser_reserved, limits.reserved);
     assert_eq!(limits, (20, 3, 0));
     assert_eq!(seen.superusers, ["postgres"]);
+    let logging = seen.logging.as_deref().unwrap();
+    assert_eq!(
+        (logging.line_prefix.as_str(), logging.destination.as_str()),
+        ("%m [%p] ", "stderr")
+    );
+    assert!(logging.process_titles);
     let databases: Vec<_> = seen.counters.iter().map(|c| c.database.as_str()).collect();
     assert_eq!(databases.len(), 3, "{databases:?}");
     assert!(databases.contains(&"postgres") && databases.contains(&"template0"));

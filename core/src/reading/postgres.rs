@@ -3,12 +3,14 @@
 //! Every field is what the server said. Sums are exact whatever was left out of `sessions`, which
 //! holds only the single rows that matter.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
+use super::log::Format;
 
 /// One complete poll.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub struct Observation {
     /// its place; `None` over an ordinary one. Absent in what older versions wrote.
     #[serde(default)]
     pub fallback: Option<Refusal>,
+    /// How it writes its log; `None` until that was read once. Absent in what older versions wrote.
+    #[serde(default)]
+    pub logging: Option<Arc<Logging>>,
     /// What this poll cost.
     pub cost: Cost,
 }
@@ -78,6 +83,26 @@ pub struct Server {
     pub in_recovery: bool,
     /// The server's clock at the poll.
     pub clock: Timestamp,
+}
+
+/// How a server writes its log: settings that every role may see, read once a minute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logging {
+    /// `log_line_prefix`.
+    pub line_prefix: String,
+    /// `log_destination`: a list of `stderr`, `csvlog`, `jsonlog`, `syslog`, `eventlog`.
+    pub destination: String,
+    /// `update_process_title`: where it is off, the titles in the log say nothing.
+    pub process_titles: bool,
+}
+
+impl Logging {
+    /// Whether it writes a log of this format at all. (Without `logging_collector` it writes stderr
+    /// in place of csvlog and jsonlog.)
+    pub fn writes(&self, format: Format) -> bool {
+        let mut named = self.destination.split(',').map(str::trim);
+        named.any(|one| one.eq_ignore_ascii_case(format.word()))
+    }
 }
 
 /// The limits that decide who may log in (`pg_settings`).

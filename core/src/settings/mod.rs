@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::judge::Severity;
 use crate::judge::rule::{RuleName, RuleSet};
+use crate::reading::log::Format;
 
 pub use check::{Outside, ParsedTarget, check, default_rules, secret_files};
 pub use keys::known_keys;
@@ -111,6 +112,12 @@ pub struct TargetSettings {
 pub struct LogSettings {
     /// The file, or a pattern that its names match.
     pub path: PathBuf,
+    /// Its format; `None` if its name and its first line are to tell it.
+    pub format: Option<Format>,
+    /// The `log_line_prefix` of a stderr log; `None` if the server is to tell it.
+    pub line_prefix: Option<String>,
+    /// Statements that took at least so long are counted as slow ones.
+    pub slower_than: Duration,
 }
 
 /// A login that is made as an application makes it.

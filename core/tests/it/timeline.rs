@@ -298,6 +298,7 @@ fn observation(used: u32, at: Timestamp, server: ServerIdentity) -> Observation 
         counters: Vec::new(),
         counters_age: Duration::ZERO,
         fallback: None,
+        logging: None,
         cost: Cost {
             poll_seconds: 0.001,
             server_seconds: 0.0005,

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join;
+use futures_util::future::{join, try_join};
 use plimsoll_core::reading::Failure;
+use plimsoll_core::reading::postgres::Logging;
 
-use super::rows::{Connection, Parameter, StatementError};
+use super::rows::{Connection, Parameter, Row, StatementError};
 use super::text::Text;
 
 /// So many roles, and so many databases, are known by name; others are shown by their OID.
@@ -38,6 +39,8 @@ pub(super) struct NamesCache {
 pub(super) struct Names {
     pub(super) roles: BTreeMap<u32, Role>,
     pub(super) databases: BTreeMap<u32, Database>,
+    /// How it writes its log: what the source that follows that must know.
+    pub(super) logging: Option<Arc<Logging>>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +69,13 @@ const DATABASES: &str = "
     SELECT d.oid, d.datname, d.datconnlimit
     FROM pg_database AS d
     LIMIT $1";
+
+/// Every role may see these (guc_tables.c has no `GUC_SUPERUSER_ONLY` for them). They come with the
+/// names because a reload of the server can change them.
+const LOGGING: &str = "
+    SELECT current_setting('log_line_prefix') AS line_prefix,
+        current_setting('log_destination') AS destination,
+        current_setting('update_process_title')::bool AS process_titles";
 
 impl NamesCache {
     pub(super) fn known(&self) -> Arc<Names> {
@@ -116,8 +126,13 @@ impl Names {
     /// Reads all of them anew.
     pub(super) async fn read(connection: &Connection) -> Result<Self, StatementError> {
         let read = |sql| connection.query_once(sql, Parameter::Count(MAX_NAMES));
-        let (roles, databases) = try_join(read(ROLES), read(DATABASES)).await?;
-        let mut names = Self::default();
+        let names = try_join(read(ROLES), read(DATABASES));
+        let logging = connection.query_once(LOGGING, Parameter::None);
+        let (names, logging) = join(names, logging).await;
+        let (roles, databases) = names?;
+        // Names are worth having without it.
+        let logging = logging.ok().and_then(|rows| Some(Arc::new(logging_of(rows.first()?).ok()?)));
+        let mut names = Self { logging, ..Self::default() };
         for row in roles {
             let role = Role {
                 name: row.get::<Text>("rolname")?.0,
@@ -151,6 +166,14 @@ impl Names {
         let known = |oid| self.databases.get(&oid).map(|database| database.name.clone());
         named(oid, known)
     }
+}
+
+fn logging_of(row: &Row) -> Result<Logging, StatementError> {
+    Ok(Logging {
+        line_prefix: row.get::<Text>("line_prefix")?.0,
+        destination: row.get::<Text>("destination")?.0,
+        process_titles: row.get("process_titles")?,
+    })
 }
 
 fn named(oid: Option<u32>, known: impl Fn(u32) -> Option<String>) -> String {

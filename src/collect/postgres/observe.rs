@@ -92,6 +92,7 @@ pub(super) fn observation(
         counters: counters.iter().map(|row| database_counters(row, names)).collect(),
         counters_age,
         fallback,
+        logging: names.logging.clone(),
         cost,
     }
 }
@@ -298,6 +299,7 @@ mod tests {
                 .into_iter()
                 .chain([(7, database("shop", 9))])
                 .collect(),
+            logging: None,
         }
     }
 

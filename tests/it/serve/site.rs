@@ -286,6 +286,7 @@ fn observation() -> Observation {
         counters: Vec::new(),
         counters_age: Duration::ZERO,
         fallback: None,
+        logging: None,
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,

@@ -235,6 +235,7 @@ pub(super) fn observation() -> Observation {
         }],
         counters_age: Duration::ZERO,
         fallback: None,
+        logging: None,
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,
