@@ -1,6 +1,6 @@
 # The commands of this project. `make demo` shows it, `make test` proves it, `make check` keeps it.
 
-.PHONY: demo test test-matrix test-interop check fmt clippy docs licences unused soak bench bench-blind bench-publish
+.PHONY: demo test test-matrix test-interop check fmt clippy docs licences unused soak fuzz bench bench-blind bench-publish
 
 KEEP ?=
 
@@ -19,7 +19,8 @@ test-matrix: ## what reads servers, on PostgreSQL 13 to 18, and poolers, on PgBo
 	scripts/test-matrix
 
 test-interop: ## the image and the dashboard, with what they are put together with
-	scripts/need rust musl postgres prometheus buildah debootstrap
+	scripts/need rust musl postgres prometheus buildah debootstrap go python npm
+	scripts/applications
 	cargo test --test interop
 
 check: fmt clippy docs licences unused ## what has no test
@@ -42,9 +43,18 @@ unused:
 	scripts/need-tool cargo-machete
 	cargo machete
 
-soak: ## 1,000 kills; takes long
+soak: ## 1,000 kills and a minute of fuzzing; takes long
 	scripts/need rust postgres
 	PLIMSOLL_KILLS=1000 cargo test --test it -- daemon::kills --nocapture
+	$(MAKE) fuzz SECONDS=60
+
+SECONDS ?= 600
+
+fuzz: ## what endpoints send, against the parser; SECONDS=600
+	scripts/need rust nightly
+	scripts/need-tool cargo-fuzz
+	cargo +nightly fuzz run exposition fuzz/corpus/exposition core/tests/fixtures/exposition \
+	  -- -max_total_time=$(SECONDS) -max_len=65536 -dict=fuzz/exposition.dict
 
 # What measures has a profile of its own, so that target/release/plimsoll stays what is shipped.
 MEASURE = cargo bench --profile measuring --bench line --

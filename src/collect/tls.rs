@@ -1,5 +1,5 @@
-//! TLS to Postgres, as `sslmode` asks for it. Called by the login, which reads the files anew each
-//! time.
+//! TLS to Postgres, as `sslmode` asks for it; called by the login, which reads the files anew each
+//! time. And TLS to the web servers of applications.
 //!
 //! Chains are checked by rustls' stock verifier and by nothing else; what it refuses and libpq does
 //! not is told by `sentence`. The crypto provider is always named: two of them in one program make
@@ -8,14 +8,14 @@
 mod files;
 mod sentence;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore};
 use rustls::{ConfigBuilder, SignatureScheme, WantsVerifier};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -85,6 +85,23 @@ pub(super) fn prepare(settings: &TlsSettings) -> Result<Option<Tls>, TlsError> {
     };
     let make = connector(builder, verifier, settings)?;
     Ok(Some(Tls { make, authorities: String::new(), any_name }))
+}
+
+/// TLS to web servers that show certificates for their names: of the authorities in a file and its
+/// text, or of those that this machine trusts.
+pub(super) fn for_web(authorities: Option<(&Path, &[u8])>) -> Result<ClientConfig, TlsError> {
+    let accepted = match authorities {
+        Some((path, text)) => files::from_pem(path, text)?,
+        None => files::from_system(),
+    };
+    let roots = match accepted {
+        Authorities::These(roots, _) => roots,
+        Authorities::Any => RootCertStore::empty(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn connector(

@@ -1,9 +1,11 @@
 //! Plimsoll with what it is put together with: the image with a builder that needs no daemon, the
-//! dashboard with a real Prometheus. `make test-interop` runs it; `cargo test` alone does not.
+//! dashboard with a real Prometheus, real applications with their pools. `make test-interop` runs
+//! it; `cargo test` alone does not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stderr, reason = "a test that failed shows what was said")]
 
+mod applications;
 mod container;
 mod dashboard;
 mod image;
@@ -11,6 +13,9 @@ mod image;
 #[expect(dead_code, reason = "shared with tests/it, which uses all of it")]
 mod launch;
 mod prometheus;
+#[path = "../it/app_pool/world.rs"]
+#[expect(dead_code, reason = "shared with tests/it, which uses all of it")]
+mod world;
 
 use std::path::Path;
 

@@ -122,7 +122,7 @@ fn labels(series: &Value) -> BTreeMap<String, String> {
 }
 
 /// Status and body, if there is an answer. HTTP/1.0, so that it comes in one piece.
-fn ask(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+pub(crate) fn ask(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;

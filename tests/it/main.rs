@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stderr, reason = "tests print the figures that they measure")]
 
+mod app_pool;
 mod check;
 mod daemon;
 mod drill;

@@ -1,5 +1,8 @@
 //! What the instances of an application said of their connection pools.
 
+pub mod presets;
+pub mod scrape;
+
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
@@ -9,6 +12,9 @@ use super::Failure;
 pub struct Observation {
     /// By address.
     pub instances: Vec<Instance>,
+    /// Why the list of instances is an earlier one, if it could not be read anew.
+    #[serde(default)]
+    pub list: Option<Failure>,
 }
 
 /// One instance of the application.

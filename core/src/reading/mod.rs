@@ -4,6 +4,7 @@
 //! with their epoch, never rates: what needs two readings is the judge's memory.
 
 pub mod app_pool;
+pub mod exposition;
 pub mod log;
 pub mod pooler;
 pub mod postgres;

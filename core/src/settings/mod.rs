@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::judge::Severity;
 use crate::judge::rule::{RuleName, RuleSet};
+use crate::reading::app_pool::scrape::Mapping;
 use crate::reading::log::Format;
 
 pub use check::{Outside, ParsedTarget, check, default_rules, secret_files};
@@ -152,11 +153,60 @@ pub struct PoolerSettings {
     pub timeout: Duration,
 }
 
+/// Instances of one application, however they are found. A round over them is to end in its
+/// interval, and each is in every reading.
+pub const MAX_INSTANCES: usize = 1000;
+
 /// The pools of an application.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppPoolSettings {
     /// The application's name.
     pub application: String,
+    /// The URLs of instances, which may hold tokens.
+    pub scrape: Vec<Secret>,
+    /// Whether each address that a name in them has is an instance.
+    pub dns: bool,
+    /// A file that lists instances, in Prometheus' JSON.
+    pub file_sd: Option<PathBuf>,
+    /// Where those of that file show their metrics, unless it says otherwise.
+    pub metrics_path: String,
+    /// How often they are asked.
+    pub interval: Duration,
+    /// After so long without a whole answer an instance has failed; at most the interval.
+    pub timeout: Duration,
+    /// Who asks.
+    pub credentials: ScrapeCredentials,
+    /// Whose certificates are accepted; `None` for those that this machine trusts.
+    pub ca_file: Option<PathBuf>,
+    /// What their metrics mean.
+    pub metrics: PoolMetrics,
+}
+
+/// What is shown to an instance that wants to know who asks; read anew for every round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScrapeCredentials {
+    /// Nothing.
+    None,
+    /// A token in a file.
+    Bearer(PathBuf),
+    /// A name, and a password in a file.
+    Basic {
+        /// The name.
+        username: String,
+        /// The file.
+        password_file: PathBuf,
+    },
+}
+
+/// What the metrics of an application mean.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PoolMetrics {
+    /// The names that are seen say which presets.
+    AsSeen,
+    /// This preset and no other.
+    Preset(&'static str),
+    /// A mapping of the operator's own.
+    Mapping(Mapping),
 }
 
 /// A password that is looked up anew at every login.

@@ -22,7 +22,7 @@ use super::value::{
 use super::{Fallback, Secret};
 use crate::judge::Severity;
 use crate::judge::rule::RuleName;
-pub(super) use app_pools::RawAppPool;
+pub(super) use app_pools::{RawAppPool, RawAppPoolDefaults, RawMapping};
 pub(super) use log::RawLog;
 pub(super) use poolers::RawPooler;
 pub(super) use probes::RawProbe;
@@ -39,6 +39,7 @@ pub struct Raw {
     pub(super) rules: Option<Table<RawRules>>,
     pub(super) receivers: Option<Vec<Table<RawReceiver>>>,
     pub(super) receiver_defaults: Option<Table<RawReceiverDefaults>>,
+    pub(super) app_pool_defaults: Option<Table<RawAppPoolDefaults>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -193,5 +194,5 @@ pub(super) struct RawPagerdutyDefaults {
 }
 
 /// Keys whose values are never shown, whatever is wrong with them.
-pub(super) const SECRET_KEYS: [&str; 5] =
-    ["postgres", "password_command", "url", "routing_key", "signing_secret"];
+pub(super) const SECRET_KEYS: [&str; 6] =
+    ["postgres", "password_command", "url", "routing_key", "signing_secret", "scrape"];

@@ -3,6 +3,8 @@
 //!
 //! Not for anything that needs two values; that is `check`. The raw form is made of these.
 
+mod scrapes;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use serde::de::{
     Deserialize, Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer,
 };
 
+pub(super) use self::scrapes::{LabelName, MetricsPath, Unit, Username};
 use super::suggest::closest;
 use super::{Fallback, Secret};
 use crate::judge::Severity;

@@ -58,7 +58,19 @@ fn from_file(path: &Path) -> Result<Authorities, TlsError> {
     Ok(Authorities::These(store, path.display().to_string()))
 }
 
-fn from_system() -> Authorities {
+/// Authorities in a text of PEM that was read from this file.
+pub(super) fn from_pem(path: &Path, text: &[u8]) -> Result<Authorities, TlsError> {
+    let wrong = |source| TlsError::Certificates { path: path.to_owned(), source };
+    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(found.map_err(wrong)?);
+    if store.is_empty() {
+        return Err(TlsError::NoCertificate(path.to_owned()));
+    }
+    Ok(Authorities::These(store, path.display().to_string()))
+}
+
+pub(super) fn from_system() -> Authorities {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if store.is_empty() {

@@ -8,7 +8,8 @@ use plimsoll::load::Overrides;
 use plimsoll_core::judge::Severity;
 use plimsoll_core::judge::rule::{Level, Levels, RuleName, StateRule, Threshold};
 use plimsoll_core::settings::{
-    Fallback, PasswordFrom, ReceiverKind, Secret, Settings, default_rules,
+    Fallback, PasswordFrom, PoolMetrics, ReceiverKind, ScrapeCredentials, Secret, Settings,
+    default_rules,
 };
 use proptest::prelude::*;
 
@@ -210,6 +211,56 @@ repeat_interval_warning = "8h"
     assert!(!archive.send_resolved);
     assert_eq!(archive.repeat_interval, Duration::from_mins(15));
     assert_eq!(archive.repeat_interval_warning, Duration::from_hours(8));
+}
+
+#[test]
+fn the_pools_of_applications() {
+    let case = Case::new(
+        r#"
+[app_pool_defaults]
+interval = "10s"
+[[targets]]
+postgres = "host=db"
+[[targets.app_pools]]
+application = "api"
+scrape = ["http://h:8080/metrics", "https://h/metrics?token=x"]
+dns = true
+bearer_token_file = "token"
+ca_file = "ca.pem"
+preset = "go_sql"
+[[targets.app_pools]]
+application = "jobs"
+file_sd = "jobs.json"
+interval = "1s"
+username = "u"
+password_file = "token"
+[targets.app_pools.mapping]
+in_use = 'busy{kind="db.main"}'
+wait_time = "waited"
+wait_unit = "ms"
+"#,
+    )
+    .secret("token", "geheim\n");
+    let settings = case.settings();
+    let [api, jobs] = settings.targets[0].app_pools.as_slice() else { panic!("{settings:?}") };
+    let at = |name: &str| case.path().join(name);
+    assert_eq!((api.application.as_str(), api.scrape.len(), api.dns), ("api", 2, true));
+    assert_eq!((api.interval, api.timeout), (Duration::from_secs(10), Duration::from_secs(3)));
+    assert_eq!(api.credentials, ScrapeCredentials::Bearer(at("token")));
+    assert_eq!(api.ca_file, Some(at("ca.pem")));
+    assert_eq!(api.metrics, PoolMetrics::Preset("go_sql"));
+    assert_eq!(
+        (jobs.file_sd.clone(), jobs.metrics_path.as_str()),
+        (Some(at("jobs.json")), "/metrics")
+    );
+    // Patience that was not set is no longer than the rhythm.
+    assert_eq!((jobs.interval, jobs.timeout), (Duration::from_secs(1), Duration::from_secs(1)));
+    let basic = ScrapeCredentials::Basic { username: "u".to_owned(), password_file: at("token") };
+    assert_eq!(jobs.credentials, basic);
+    let PoolMetrics::Mapping(mapping) = &jobs.metrics else { panic!("{jobs:?}") };
+    assert_eq!(mapping.fields.len(), 2);
+    assert_eq!(mapping.fields[0].1.labels, [("kind".to_owned(), "db.main".to_owned())]);
+    assert!((mapping.wait_unit_seconds - 0.001).abs() < f64::EPSILON);
 }
 
 /// What is not said keeps the value of the layer below, key by key.

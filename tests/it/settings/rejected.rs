@@ -193,6 +193,51 @@ fn password_commands() {
 }
 
 #[test]
+fn app_pools() {
+    let target = "[[targets]]\nname = \"db\"\npostgres = \"host=db\"\n";
+    let pool = "[[targets.app_pools]]\napplication = \"api\"\n";
+    let url = "scrape = [\"http://h/metrics\"]\n";
+    let check = |keys: &str| {
+        let said = Case::new(&format!("{target}{keys}")).mistakes();
+        format!("> {}\n{said}\n\n", keys.trim_end().replace('\n', "\n> "))
+    };
+    let scraped = |keys: &str| check(&format!("{pool}{url}{keys}"));
+    assert_snapshot!(
+        [
+            check("[[targets.app_pools]]\nscrape = [\"http://h/metrics\"]"),
+            check(pool),
+            check(&format!("{pool}{url}{pool}{url}")),
+            check(&format!(
+                "{pool}scrape = [\"http://u:hunter2@h/\", \"h:80\", \"http://h/\", \"http://h/\"]"
+            )),
+            check(&format!("{pool}scrape = \"http://h/metrics?token=hunter2\"")),
+            check(&format!(
+                "{pool}file_sd = \"list.json\"\ndns = true\nmetrics_path = \"metrics\""
+            )),
+            scraped("metrics_path = \"/m\""),
+            scraped("interval = \"1s\"\ntimeout = \"2s\""),
+            scraped("interval = \"0s\""),
+            scraped("username = \"u\""),
+            scraped("username = \"u:v\""),
+            scraped("bearer_token_file = \"token\""),
+            scraped("preset = \"hikaricp\""),
+            scraped("preset = \"go_sqll\""),
+            scraped("preset = \"spring\"\n[targets.app_pools.mapping]\nin_use = \"x\""),
+            scraped("[targets.app_pools.mapping]\nidle = \"x\"\nwait_unit = \"m\""),
+            scraped("[targets.app_pools.mapping]\nin_use = \"sum(x)\"\nwait_unit = \"ms\""),
+            check("[app_pool_defaults]\ninterval = \"1s\"\ntimeout = \"2s\""),
+        ]
+        .concat()
+    );
+    let both = format!("{target}{pool}{url}bearer_token_file = \"a\"\npassword_file = \"a\"\n");
+    let both = Case::new(&both).secret("a", "hunter2").mistakes();
+    assert!(both.contains("there is one way to say who asks"), "{both}");
+    let alone = Case::new(&format!("{target}{pool}{url}password_file = \"a\"\n"));
+    let alone = alone.secret("a", "hunter2").mistakes();
+    assert!(alone.contains("username: missing, and there is a `password_file`"), "{alone}");
+}
+
+#[test]
 fn what_surrounds_a_connection_string() {
     type Variables<'a> = &'a [(&'a str, &'a str)];
     let mut said = String::new();

@@ -16,6 +16,9 @@ interval = \"1s\"
 name = \"db\"
 postgres = \"postgresql://plimsoll:{CANARY}@db:5432/postgres\"
 labels = {{ env = \"production\" }}
+[[targets.app_pools]]
+application = \"api\"
+scrape = [\"http://h/metrics?token={CANARY}\"]
 [[targets]]
 name = \"other\"
 postgres = 'host=db password={CANARY} port=1'

@@ -80,6 +80,7 @@ pub fn secret_files(raw: &Raw, layers: &[Layer]) -> Vec<PathBuf> {
     files.extend(poolers::secret_files(raw));
     files.extend(probes::secret_files(raw));
     files.extend(receivers::secret_files(raw));
+    files.extend(app_pools::secret_files(raw));
     files.into_iter().map(|(path, file)| places.resolve(&path, &file)).collect()
 }
 
@@ -128,6 +129,7 @@ impl Checker<'_> {
         let poll = self.poll(raw);
         // Judged even if there is no target, so that mistakes in them are listed too.
         let rules = self.rules(raw, None);
+        self.app_pool_defaults(raw);
         let targets = self.targets(raw);
         let receivers = self.receivers(raw, &targets);
         rules?;

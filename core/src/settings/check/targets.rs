@@ -64,7 +64,7 @@ impl Checker<'_> {
         let log = self.log(&path, target);
         let probes = self.probes(raw, &path, target);
         let poolers = self.poolers(raw, &path, target);
-        let app_pools = self.app_pools(&path, target);
+        let app_pools = self.app_pools(raw, &path, target);
         let address = self.postgres(&path, target);
         let parsed = address.as_ref().map(|(_, parsed)| parsed);
         let name = self.target_name(&path, target, parsed)?;
