@@ -174,6 +174,7 @@ fn facts(target: &str, nth: u64, now: Timestamp) -> Facts {
         other: false,
     };
     Facts {
+        bottleneck: None,
         id: format!("{nth:016x}"),
         dedup_key: format!("plimsoll/bench/{target}"),
         target: target.to_owned(),

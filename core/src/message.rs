@@ -103,7 +103,10 @@ fn rank(rule: RuleName) -> u8 {
         RuleName::LoginsRefused => 2,
         RuleName::RoleLimit => 3,
         RuleName::DatabaseLimit => 4,
-        RuleName::SourceUnreadable => 5,
+        RuleName::PoolWaiting => 5,
+        RuleName::PoolUtilization => 6,
+        RuleName::SourceUnreadable => 7,
+        RuleName::Overcommit => 8,
     }
 }
 
@@ -142,6 +145,7 @@ pub fn details(report: &Report) -> String {
     let mut text = String::new();
     for section in [
         alerts(report),
+        bottleneck(report),
         failure(report),
         slots(report),
         holders(&report.holders),
@@ -183,6 +187,18 @@ fn alerts(report: &Report) -> String {
                 spell(alert.held)
             ),
         );
+    }
+    text
+}
+
+fn bottleneck(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(found) = &report.bottleneck {
+        let when = match report.state {
+            IncidentState::Open => "Bottleneck",
+            IncidentState::Resolved => "Bottleneck meanwhile",
+        };
+        line(&mut text, format_args!("{when}: {}: {}", found.at, found.figures));
     }
     text
 }

@@ -3,19 +3,21 @@
 //! Others rely on these shapes: fields are added, never renamed. They are not the inner types, and
 //! each is made from one of those by a function here.
 
+mod beside;
+mod published;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::judge::alert::{Alert, AlertState};
+use crate::judge::alert::Alert;
 use crate::judge::incident::{AlertFact, Holder, IncidentState, Report};
-use crate::judge::rule::{RuleSet, words};
 use crate::judge::switch::Switch;
-use crate::judge::{Rules, Severity, State, Verdict};
 use crate::message;
 use crate::reading::postgres::{Group, Observation, Server, Slots};
-use crate::reading::{Reading, Refusal};
+pub use beside::{BottleneckStatus, MAX_POOLS_SHOWN, PoolStatus, ProbeStatus, outcome};
+pub use published::Published;
 
 /// A target, as `/api/v1/targets/{name}` answers it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,15 @@ pub struct TargetStatus {
     pub sources: Vec<SourceStatus>,
     /// All holders of the newest good reading, the largest first, at most [`MAX_HOLDERS_SHOWN`].
     pub holders: Vec<HolderStatus>,
+    /// Where connections run out; absent before the first reading.
+    #[serde(default)]
+    pub bottleneck: Option<BottleneckStatus>,
+    /// The pools of poolers and applications that are known, at most [`MAX_POOLS_SHOWN`].
+    #[serde(default)]
+    pub pools: Vec<PoolStatus>,
+    /// The newest login of each probe that can be heard.
+    #[serde(default)]
+    pub probes: Vec<ProbeStatus>,
     /// Alerts that are pending or firing.
     pub alerts: Vec<AlertStatus>,
     /// The open incident.
@@ -82,14 +93,18 @@ pub struct SlotsStatus {
 /// A source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// `postgres`.
+    /// `postgres`, `log`, `probe/NAME`, `pooler/NAME` or `app_pool/APPLICATION`.
     pub source: String,
-    /// `ok`, or the kind of failure: `refused`, `stopped`, `blocked`…
+    /// `ok`, `stale`, `unread` before it left anything, or the kind of failure: `refused`,
+    /// `stopped`, `blocked`…
     pub state: String,
     /// What is wrong, in a sentence.
     pub error: Option<String>,
     /// When it was last read well.
     pub last_success_at: Option<Timestamp>,
+    /// Time since it left what it left last, when the newest reading was composed.
+    #[serde(default)]
+    pub age_seconds: Option<f64>,
     /// Why our ordinary login was refused, while readings come over a replication connection in
     /// its place: `all_slots_taken`, `role_limit`…
     #[serde(default)]
@@ -168,6 +183,9 @@ pub struct IncidentStatus {
     /// What became of its notifications; absent where that is not told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deliveries: Vec<DeliveryStatus>,
+    /// Where connections run out; once it is over, where they last did.
+    #[serde(default)]
+    pub bottleneck: Option<BottleneckStatus>,
 }
 
 /// How it was when most slots were in use.
@@ -244,6 +262,7 @@ impl IncidentStatus {
             }),
             causes: Vec::new(),
             deliveries: Vec::new(),
+            bottleneck: report.bottleneck.as_ref().map(BottleneckStatus::from_found),
         }
     }
 }
@@ -346,153 +365,4 @@ fn holders(seen: &Observation) -> Vec<HolderStatus> {
         });
     }
     holders
-}
-
-/// What `run` publishes of a target after each reading, and `serve` reads.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// The public form.
-    pub status: TargetStatus,
-    /// The reading behind it; `None` before the first.
-    pub reading: Option<Reading>,
-    /// The last reading in which the server itself could be read, with its time.
-    pub last_success_at: Option<Timestamp>,
-    /// Refused logins since the start, by reason.
-    pub refused_total: BTreeMap<Refusal, u64>,
-    /// Readings since the start, by whether the server could be read: `ok` or the failure's word.
-    pub readings_total: BTreeMap<&'static str, u64>,
-    /// The slots in use above which the rule `slots` is crossed, by severity; without those that
-    /// are turned off, and empty while slots are unknown.
-    pub slots_marks: BTreeMap<Severity, f64>,
-}
-
-impl Published {
-    /// A target of which nothing was read yet.
-    pub fn before_the_first_reading(name: &str, labels: BTreeMap<String, String>) -> Self {
-        let status = TargetStatus {
-            name: name.to_owned(),
-            severity: "unknown".to_owned(),
-            labels,
-            server: None,
-            slots: None,
-            read_at: None,
-            sources: Vec::new(),
-            holders: Vec::new(),
-            alerts: Vec::new(),
-            incident: None,
-        };
-        Self {
-            status,
-            reading: None,
-            last_success_at: None,
-            refused_total: BTreeMap::new(),
-            readings_total: BTreeMap::new(),
-            slots_marks: BTreeMap::new(),
-        }
-    }
-}
-
-impl Published {
-    /// The public form after a reading, following on what was published before.
-    pub fn after(&self, reading: Reading, rules: &Rules, state: &State, verdict: &Verdict) -> Self {
-        let target = &rules.target;
-        let mut readings_total = self.readings_total.clone();
-        let mut refused_total = self.refused_total.clone();
-        let outcome = match &reading.postgres.seen {
-            _ if reading.postgres.is_stale() => "stale",
-            Ok(_) => "ok",
-            Err(failure) => failure.kind.word(),
-        };
-        let count = readings_total.entry(outcome).or_default();
-        *count = count.saturating_add(1);
-        for login in &reading.logins.refused {
-            let count = refused_total.entry(login.reason).or_default();
-            *count = count.saturating_add(login.count.into());
-        }
-        let known = reading.postgres.known();
-        let is_success = reading.postgres.fresh && known.is_some();
-        let last_success_at = if is_success { Some(reading.at) } else { self.last_success_at };
-        let status = TargetStatus {
-            name: target.name.clone(),
-            severity: severity(state, known.is_some()).to_owned(),
-            labels: target.labels.clone(),
-            server: known.map(|seen| ServerStatus::from_server(&seen.server, state.memory.switch)),
-            slots: known.map(|seen| SlotsStatus::from_slots(seen.slots())),
-            read_at: Some(reading.at),
-            sources: vec![source(&reading, outcome, last_success_at)],
-            holders: known.map(holders).unwrap_or_default(),
-            alerts: state.episode.alerts.iter().map(AlertStatus::from_alert).collect(),
-            incident: verdict.open.as_ref().map(IncidentStatus::from_report),
-        };
-        let slots_marks =
-            known.map(|seen| slots_marks(&rules.set, seen.slots().usable)).unwrap_or_default();
-        Self {
-            status,
-            reading: Some(reading),
-            last_success_at,
-            refused_total,
-            readings_total,
-            slots_marks,
-        }
-    }
-}
-
-fn slots_marks(set: &RuleSet, usable: u32) -> BTreeMap<Severity, f64> {
-    let Some(levels) = set.slots else { return BTreeMap::new() };
-    let marked = [(Severity::Warning, levels.warning), (Severity::Critical, levels.critical)];
-    let marks = marked.into_iter().filter_map(|(severity, level)| Some((severity, level?)));
-    marks.map(|(severity, level)| (severity, level.threshold.mark(usable))).collect()
-}
-
-/// The highest severity of what fires; `unknown` if nothing does and the server is not readable.
-fn severity(state: &State, known: bool) -> &'static str {
-    let firing = state.episode.alerts.iter().filter(|a| a.state() == AlertState::Firing);
-    match firing.map(Alert::severity).max() {
-        Some(severity) => severity.word(),
-        None if known => "ok",
-        None => "unknown",
-    }
-}
-
-fn source(reading: &Reading, outcome: &str, last_success_at: Option<Timestamp>) -> SourceStatus {
-    let error = match &reading.postgres.seen {
-        Err(failure) => Some(failure.text.clone()),
-        Ok(_) if outcome == "stale" => {
-            Some(format!("no answer for {}", words::spell(reading.postgres.age)))
-        }
-        Ok(_) => None,
-    };
-    let (source, state) = ("postgres".to_owned(), outcome.to_owned());
-    let refused = reading.postgres.known().and_then(|seen| seen.fallback);
-    let fallback = refused.map(|reason| reason.word().to_owned());
-    SourceStatus { source, state, error, last_success_at, fallback }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::judge::rule::{Level, Levels, Threshold};
-
-    #[track_caller]
-    fn check(warning: Option<Threshold>, critical: Option<Threshold>, marks: &[(Severity, f64)]) {
-        let level = |threshold: Threshold| {
-            let zero = Duration::ZERO;
-            Level { threshold, hold: zero, keep_firing_for: zero }
-        };
-        let levels = Levels { warning: warning.map(level), critical: critical.map(level) };
-        let set = RuleSet { slots: Some(levels), ..RuleSet::off() };
-        assert_eq!(slots_marks(&set, 50), marks.iter().copied().collect());
-    }
-
-    #[test]
-    fn a_mark_is_where_the_rule_is_crossed() {
-        let ratio = Some(Threshold::Ratio { above: 0.75, clear_below: 0.7 });
-        let used = Some(Threshold::Used { above: 32, clear_below: 28 });
-        check(ratio, used, &[(Severity::Warning, 37.5), (Severity::Critical, 32.0)]);
-        check(None, ratio, &[(Severity::Critical, 37.5)]);
-        check(None, None, &[]);
-        assert!(slots_marks(&RuleSet::off(), 50).is_empty());
-    }
 }

@@ -291,7 +291,9 @@ fn blind(rules: &Rules) -> Rules {
         refused_or_stopped: Duration::ZERO,
         unreachable_or_slow: Duration::ZERO,
         starting: Duration::ZERO,
+        others: Duration::ZERO,
         keep_firing_for: Duration::ZERO,
+        subjects: BTreeMap::new(),
     };
     let set = RuleSet { source_unreadable: Some(at_once), ..rules.set.clone() };
     Rules { set, ..rules.clone() }

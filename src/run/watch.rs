@@ -184,7 +184,8 @@ impl Turn {
         let before = Arc::clone(&watch.published.borrow());
         let after = before.after(input.reading, &rules, &self.state, &verdict);
         watch.published.send_replace(Arc::new(after));
-        let in_trouble = !self.state.episode.alerts.is_empty();
+        // Advice may stand for years and is no trouble.
+        let in_trouble = self.state.episode.alerts.iter().any(|alert| !alert.rule.is_advice());
         watch.trouble.send_if_modified(|told| std::mem::replace(told, in_trouble) != in_trouble);
         // What must not be lost first: the log is somebody else's pipe.
         let said = said(&verdict);
@@ -218,14 +219,7 @@ impl Turn {
     /// the sender sends it before it ends. Each commit waits for the disk for 2 s at most.
     async fn end(mut self, watch: &Watch) {
         if self.last_reading.is_some() {
-            let nothing = Verdict {
-                transitions: Vec::new(),
-                notifications: Vec::new(),
-                commit: Commit::Patience,
-                unknown: Vec::new(),
-                open: None,
-                ended: None,
-            };
+            let nothing = Verdict::of_nothing(Commit::Patience);
             let change = change(&watch.target, &self.state, nothing, true);
             self.commits.spawn(watch.store.commit(change));
         }

@@ -64,6 +64,12 @@ pub const MAX_LIMIT_SERIES: usize = 50;
 /// Types of other backends named a target (extensions may register any); the rest are `other`.
 pub const MAX_BACKEND_TYPE_SERIES: usize = 50;
 
+/// Pools named a target; the rest are one `other` a source.
+pub const MAX_POOL_SERIES: usize = 100;
+
+/// Databases and users of a pooler whose clients are shown: those with the fewest places left.
+pub const MAX_SCOPE_SERIES: usize = 50;
+
 /// Series in one answer of `/metrics`: about 6 MB of text. Single rows are cut first, Plimsoll's
 /// own health and the slots last.
 pub const MAX_SERIES: usize = 50_000;

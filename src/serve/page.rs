@@ -27,7 +27,7 @@ pub(super) fn page(targets: &[Arc<Published>], health: &Values) -> String {
     );
     page.push_str(
         "<table>\n<tr><th>target</th><th>severity</th><th>used</th><th>usable</th><th>free</th>\
-         <th>in use</th><th>postgres</th><th>read at</th><th>incident</th></tr>\n",
+         <th>in use</th><th>sources</th><th>bottleneck</th><th>read at</th><th>incident</th></tr>\n",
     );
     for target in targets {
         row(&mut page, &target.status);
@@ -82,16 +82,22 @@ fn row(page: &mut String, target: &TargetStatus) {
     let sources: Vec<String> = target
         .sources
         .iter()
-        .map(|source| match (&source.error, &source.fallback) {
-            (Some(error), _) => format!("{}: {}", escape(&source.state), escape(error)),
-            (None, Some(refused)) => format!(
-                "{}, over a replication connection; ordinary logins are refused ({})",
-                escape(&source.state),
-                escape(refused)
-            ),
-            (None, None) => escape(&source.state),
+        .map(|source| {
+            let stands = match (&source.error, &source.fallback) {
+                (Some(error), _) => format!("{}: {}", escape(&source.state), escape(error)),
+                (None, Some(refused)) => format!(
+                    "{}, over a replication connection; ordinary logins are refused ({})",
+                    escape(&source.state),
+                    escape(refused)
+                ),
+                (None, None) => escape(&source.state),
+            };
+            format!("{}: {stands}", escape(&source.source))
         })
         .collect();
+    let bottleneck = target.bottleneck.as_ref().map_or_else(String::new, |found| {
+        format!("{}: {}", escape(&found.at.replace('_', " ")), escape(&found.figures))
+    });
     let read_at = target.read_at.map_or_else(|| "not yet".to_owned(), |at| at.to_string());
     let incident = target.incident.as_ref().map_or_else(String::new, |incident| {
         let (id, summary) = (path_segment(&incident.id), escape(&incident.summary));
@@ -101,7 +107,7 @@ fn row(page: &mut String, target: &TargetStatus) {
         page,
         format_args!(
             "<tr><td><a href=\"/api/v1/targets/{}\">{}</a></td><td>{}</td>{slots}<td>{}</td>\
-             <td>{read_at}</td><td>{incident}</td></tr>",
+             <td>{bottleneck}</td><td>{read_at}</td><td>{incident}</td></tr>",
             path_segment(&target.name),
             escape(&target.name),
             escape(&target.severity),

@@ -4,6 +4,7 @@
 mod accepted;
 mod rejected;
 mod secrecy;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::path::Path;

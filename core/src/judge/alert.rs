@@ -8,9 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::look::Look;
 use super::rule::{self, Condition, Finding, Findings, LevelFinding, RuleName, Subject};
 use super::{Rules, Severity, Transition};
-use crate::reading::Reading;
 
 /// The state of an alert, as the field names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,9 +119,10 @@ impl Alert {
         Self { since: self.since.later(served), critical_since, ..self }
     }
 
-    /// The highest level in the state that [`Alert::state`] names.
+    /// The highest level in the state that [`Alert::state`] names; `info` for advice.
     pub fn severity(&self) -> Severity {
         match (self.state(), self.critical) {
+            _ if self.rule.is_advice() => Severity::Info,
             (AlertState::Firing, Track::Firing { .. })
             | (AlertState::Pending, Track::Pending { .. }) => Severity::Critical,
             _ => Severity::Warning,
@@ -193,8 +194,9 @@ pub fn advance(
             observed: String::new(),
         },
     };
-    alert.warning = alert.warning.advanced(finding.warning, served);
-    alert.critical = alert.critical.advanced(finding.critical, served);
+    let patience = finding.served.unwrap_or(served);
+    alert.warning = alert.warning.advanced(finding.warning, patience);
+    alert.critical = alert.critical.advanced(finding.critical, patience);
     alert.critical_since = match alert.critical {
         Track::Inactive => None,
         _ => Some(alert.critical_since.unwrap_or_else(|| Since::now(at))),
@@ -228,7 +230,7 @@ pub(super) struct Alerts {
     pub(super) transitions: Vec<Transition>,
     /// Rules that the reading does not tell of.
     pub(super) unknown: Vec<RuleName>,
-    /// Whether every rule is known and below its `clear_below`, and nothing is pending.
+    /// Whether every rule but advice is known and below its `clear_below`, and nothing is pending.
     pub(super) all_clear: bool,
 }
 
@@ -236,9 +238,10 @@ pub(super) struct Alerts {
 pub(super) fn advance_all(
     rules: &Rules,
     mut before: Vec<Alert>,
-    reading: &Reading,
+    look: &Look<'_>,
     served: Duration,
 ) -> Alerts {
+    let at = look.reading.at;
     let mut alerts = Alerts {
         open: Vec::new(),
         ended: Vec::new(),
@@ -250,25 +253,26 @@ pub(super) fn advance_all(
         let (own, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|a| a.rule == rule);
         before = others;
         let subjects: Vec<Subject> = own.iter().map(|a| a.subject.clone()).collect();
-        match rule::find(&rules.set, rule, reading, &subjects) {
+        match rule::find(&rules.set, rule, look, &subjects) {
             Findings::Off => {
                 for alert in own {
-                    alerts.end(alert, reading.at);
+                    alerts.end(alert, at);
                 }
             }
             Findings::Unknown => {
                 alerts.unknown.push(rule);
-                alerts.all_clear = false;
+                alerts.all_clear &= rule.is_advice();
                 alerts.open.extend(own.into_iter().map(|alert| alert.later(served)));
             }
             Findings::Known(findings) => {
-                alerts.all_clear &= findings.iter().all(rule::Finding::is_clear);
+                let is_clear = || findings.iter().all(rule::Finding::is_clear);
+                alerts.all_clear &= rule.is_advice() || is_clear();
                 let findings = rule::bound(findings, &subjects);
-                alerts.advance_rule(rule, own, findings, reading.at, served);
+                alerts.advance_rule(rule, own, findings, at, served);
             }
         }
     }
-    alerts.all_clear &= alerts.open.is_empty();
+    alerts.all_clear &= alerts.open.iter().all(|alert| alert.rule.is_advice());
     alerts.open.sort_by(|a, b| (a.rule, &a.subject).cmp(&(b.rule, &b.subject)));
     alerts
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Severity;
 use super::alert::AlertState;
+use super::bottleneck;
 use super::rule::{RuleName, Subject};
 use super::switch::Switch;
 use crate::reading::postgres::{Group, SessionState, Slots};
@@ -103,6 +104,9 @@ pub struct Report {
     /// When another server began to answer, if that may have to do with it.
     #[serde(default)]
     pub switch: Option<Switch>,
+    /// Where connections run out; once it is over, where they last did.
+    #[serde(default)]
+    pub bottleneck: Option<bottleneck::Found>,
 }
 
 /// How it was when most slots were in use.

@@ -3,12 +3,22 @@
 //! What is counted from one reading to the next is of one server only: it starts anew with
 //! [`Memory::switch`].
 
+pub mod counters;
+pub mod heard;
+pub mod refusals;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use std::time::Duration;
 
+use self::counters::Counters;
+use self::heard::Heard;
+use self::refusals::Refusals;
+use super::bottleneck;
 use super::incident::{self, AlertFact, Holder, MAX_SUPERUSERS, Peak, StateCount};
+use super::refusal;
+use super::source::standings;
 use super::switch::{ServerIdentity, Switch, SwitchedTo};
 use crate::reading::postgres::{Observation, Slots};
 use crate::reading::{Reading, Refusal};
@@ -32,6 +42,18 @@ pub struct Memory {
     /// When another one, or the same in another part, began to answer.
     #[serde(default)]
     pub switch: Option<Switch>,
+    /// When each source was heard.
+    #[serde(default)]
+    pub heard: Heard,
+    /// The counters of applications' pools.
+    #[serde(default)]
+    pub counters: Counters,
+    /// Refusals that still speak of now.
+    #[serde(default)]
+    pub refusals: Refusals,
+    /// The bottleneck that was named last since the incident opened.
+    #[serde(default)]
+    pub bottleneck: Option<bottleneck::Found>,
 }
 
 /// The last good reading of the slots.
@@ -50,12 +72,23 @@ pub struct LastKnown {
 }
 
 impl Memory {
+    /// What rules need of a reading that came `served` after the one before it: before them.
+    pub(super) fn with_reading(self, reading: &Reading, served: Duration) -> Self {
+        Self {
+            heard: self.heard.advanced(&standings(reading), served),
+            counters: self.counters.advanced(reading),
+            refusals: self.refusals.advanced(reading, served),
+            ..self
+        }
+    }
+
     /// The memory after a reading that came `served` after the one before it, and what answers
     /// since this reading, if that changed.
     pub(super) fn advanced(
         self,
         reading: &Reading,
         incident: &incident::Advanced,
+        bottleneck: &bottleneck::Found,
         served: Duration,
     ) -> (Self, Option<SwitchedTo>) {
         let seen = reading.postgres.known().filter(|_| reading.postgres.fresh);
@@ -74,14 +107,29 @@ impl Memory {
             (Some(now), peak) if in_incident => Some(now.higher(peak)),
             (_, peak) => peak,
         };
-        for login in reading.logins.refused.iter().filter(|_| in_incident) {
+        for login in refusal::counted(reading).into_iter().filter(|_| in_incident) {
             match refused.iter_mut().find(|(reason, _)| *reason == login.reason) {
                 Some((_, count)) => *count = count.saturating_add(login.count.into()),
                 None => refused.push((login.reason, login.count.into())),
             }
         }
         let switch = Switch::advanced(self.switch, to, reading.at, served, in_incident);
-        (Self { last_known, peak, fired, refused, server, switch }, to)
+        let named = Some(bottleneck.clone()).filter(|found| in_incident && found.at.is_somewhere());
+        let bottleneck = named.or(self.bottleneck.filter(|_| goes_on));
+        let Self { heard, counters, refusals, .. } = self;
+        let after = Self {
+            last_known,
+            peak,
+            fired,
+            refused,
+            server,
+            switch,
+            heard,
+            counters,
+            refusals,
+            bottleneck,
+        };
+        (after, to)
     }
 
     /// Keeps what fires for the record of the incident.

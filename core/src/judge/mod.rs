@@ -4,9 +4,14 @@
 //! the same verdicts. It reads no clock, does no I/O and cannot fail.
 
 pub mod alert;
+pub mod bottleneck;
 pub mod incident;
+pub mod look;
 pub mod memory;
+pub mod pool;
+pub mod refusal;
 pub mod rule;
+pub mod source;
 pub mod switch;
 pub mod telling;
 
@@ -20,8 +25,11 @@ use serde::{Deserialize, Serialize};
 use crate::reading::Reading;
 use alert::{Alert, AlertState};
 use incident::{Incident, IncidentState, Report};
+use look::Look;
 use memory::Memory;
+use pool::PoolState;
 use rule::{RuleName, RuleSet, Subject};
+use source::Sources;
 use switch::SwitchedTo;
 use telling::{Listener, Notification, NotificationKind, Telling, Told};
 
@@ -76,6 +84,8 @@ pub struct Rules {
     pub set: RuleSet,
     /// Who hears of it.
     pub listeners: Vec<Listener>,
+    /// The target's sources beside its server.
+    pub sources: Sources,
 }
 
 /// What arrived since the step before.
@@ -149,6 +159,27 @@ pub struct Verdict {
     pub open: Option<Report>,
     /// The incident that ended in this reading, in the same way.
     pub ended: Option<Report>,
+    /// Where connections run out.
+    pub bottleneck: bottleneck::Found,
+    /// The pools that are known.
+    pub pools: Vec<PoolState>,
+}
+
+impl Verdict {
+    /// That nothing was found and nothing is known: for a commit without a reading.
+    pub fn of_nothing(commit: Commit) -> Self {
+        let at = bottleneck::Bottleneck::Unknown;
+        Self {
+            transitions: Vec::new(),
+            notifications: Vec::new(),
+            commit,
+            unknown: Vec::new(),
+            open: None,
+            ended: None,
+            bottleneck: bottleneck::Found { at, figures: String::new() },
+            pools: Vec::new(),
+        }
+    }
 }
 
 /// How soon an episode must be on disk.
@@ -224,7 +255,11 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
     let served = reading.elapsed.min(MAX_SERVED_BY_ONE_READING);
     let State { mut episode, memory } = state;
 
-    let alerts = alert::advance_all(rules, std::mem::take(&mut episode.alerts), reading, served);
+    let memory = memory.with_reading(reading, served);
+    let look = Look::new(reading, &memory, &rules.sources);
+    let alerts = alert::advance_all(rules, std::mem::take(&mut episode.alerts), &look, served);
+    let bottleneck = bottleneck::find(&look);
+    let pools = look.pools;
     let severity = alert::highest_firing(&alerts.open);
     let known = reading.postgres.known().is_some();
     let sequence = episode.sequence.to_string();
@@ -238,7 +273,7 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
     // An incident that another one follows at once had this reading no more.
     let is_followed = incident.ended.is_some() && incident.is_new;
     let of_ended = is_followed.then(|| memory.clone());
-    let (mut memory, switched) = memory.advanced(reading, &incident, served);
+    let (mut memory, switched) = memory.advanced(reading, &incident, &bottleneck, served);
     transitions.splice(..0, switched.map(|to| Transition::Switched { to, at: reading.at }));
     if incident.open.is_some() {
         let firing = alerts.open.iter().filter(|a| a.state() == AlertState::Firing);
@@ -253,6 +288,7 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
         open: incident.open.as_ref(),
         alerts: &alerts.open,
         ended: &alerts.ended,
+        bottleneck: &bottleneck,
     };
     let mut notifications = step.tell_all(&mut episode);
     notifications.extend(step.settle(&mut episode, alerts.all_clear));
@@ -268,8 +304,16 @@ pub fn step(rules: &Rules, state: State, input: &Input) -> (State, Verdict) {
     } else {
         Commit::Patience
     };
-    let verdict =
-        Verdict { transitions, notifications, commit, unknown: alerts.unknown, open, ended };
+    let verdict = Verdict {
+        transitions,
+        notifications,
+        commit,
+        unknown: alerts.unknown,
+        open,
+        ended,
+        bottleneck,
+        pools,
+    };
     (State { episode, memory }, verdict)
 }
 
@@ -279,9 +323,12 @@ impl Episode {
         self.alerts.is_empty() && self.incident.is_none() && self.told.is_empty()
     }
 
-    /// Whether no patience is being served, so that a restart could lose none.
+    /// Whether no patience is being served that matters, so that a restart could lose none. Advice
+    /// may stand for years, and is found again.
     fn is_quiet(&self) -> bool {
-        self.alerts.is_empty() && self.incident.is_none() && self.unsettled.is_none()
+        self.alerts.iter().all(|alert| alert.rule.is_advice())
+            && self.incident.is_none()
+            && self.unsettled.is_none()
     }
 }
 
@@ -316,6 +363,7 @@ struct Step<'a> {
     open: Option<&'a Incident>,
     alerts: &'a [Alert],
     ended: &'a [Alert],
+    bottleneck: &'a bottleneck::Found,
 }
 
 impl Step<'_> {
@@ -374,7 +422,7 @@ impl Step<'_> {
             return Vec::new();
         }
         let served = served.saturating_add(self.served);
-        if served < self.rules.set.longest_hold() {
+        if served < self.rules.set.longest_hold(&self.rules.sources) {
             episode.unsettled = Some(served);
             return Vec::new();
         }
@@ -477,6 +525,10 @@ impl Step<'_> {
             refused: remembered.refused.clone(),
             superusers: known.map(|k| k.superusers.clone()).unwrap_or_default(),
             switch: remembered.switch,
+            bottleneck: match telling.state {
+                IncidentState::Open => Some(self.bottleneck.clone()),
+                IncidentState::Resolved => remembered.bottleneck.clone(),
+            },
         }
     }
 }

@@ -180,6 +180,8 @@ pub struct AppPoolSettings {
     pub ca_file: Option<PathBuf>,
     /// What their metrics mean.
     pub metrics: PoolMetrics,
+    /// The pooler through which it reaches the server, if it does, by its name.
+    pub through: Option<String>,
 }
 
 /// What is shown to an instance that wants to know who asks; read anew for every round.

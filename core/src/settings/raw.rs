@@ -79,9 +79,12 @@ pub(super) struct RawTarget {
 pub(super) struct RawRules {
     pub(super) slots: Option<Table<RawLevels>>,
     pub(super) slots_full: Option<Table<RawStateRule>>,
-    pub(super) logins_refused: Option<Table<RawOccurrenceRule>>,
+    pub(super) logins_refused: Option<Table<RawLoginsRule>>,
     pub(super) role_limit: Option<Table<RawSubjectRule>>,
     pub(super) database_limit: Option<Table<RawSubjectRule>>,
+    pub(super) pool_waiting: Option<Table<RawWaitingRule>>,
+    pub(super) pool_utilization: Option<Table<RawUtilizationRule>>,
+    pub(super) overcommit: Option<Table<RawStateRule>>,
     pub(super) source_unreadable: Option<Table<RawSourceRule>>,
 }
 
@@ -126,8 +129,9 @@ pub(super) struct RawStateRule {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawOccurrenceRule {
+pub(super) struct RawLoginsRule {
     pub(super) enabled: Option<Val<bool>>,
+    pub(super) unanswered_for: Option<Val<Duration>>,
     pub(super) keep_firing_for: Option<Val<Duration>>,
 }
 
@@ -138,6 +142,56 @@ pub(super) struct RawSourceRule {
     pub(super) refused_or_stopped: Option<Val<Duration>>,
     pub(super) unreachable_or_slow: Option<Val<Duration>>,
     pub(super) starting: Option<Val<Duration>>,
+    pub(super) others: Option<Val<Duration>>,
+    pub(super) keep_firing_for: Option<Val<Duration>>,
+    pub(super) subjects: Option<BTreeMap<String, Table<RawSourceSubject>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSourceSubject {
+    pub(super) enabled: Option<Val<bool>>,
+    #[serde(rename = "for")]
+    pub(super) hold: Option<Val<Duration>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUtilizationRule {
+    pub(super) enabled: Option<Val<bool>>,
+    pub(super) alone: Option<Val<bool>>,
+    pub(super) warning: Option<Table<RawLevel>>,
+    pub(super) critical: Option<Table<RawLevel>>,
+    pub(super) subjects: Option<BTreeMap<String, Table<RawLevels>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWaitingRule {
+    pub(super) enabled: Option<Val<bool>>,
+    pub(super) timeouts: Option<Val<bool>>,
+    pub(super) warning: Option<Table<RawWaitLevel>>,
+    pub(super) critical: Option<Table<RawWaitLevel>>,
+    pub(super) subjects: Option<BTreeMap<String, Table<RawWaitLevels>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWaitLevels {
+    pub(super) enabled: Option<Val<bool>>,
+    pub(super) warning: Option<Table<RawWaitLevel>>,
+    pub(super) critical: Option<Table<RawWaitLevel>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWaitLevel {
+    pub(super) enabled: Option<Val<bool>>,
+    pub(super) above: Option<Val<Duration>>,
+    pub(super) above_clients: Option<Val<Ratio>>,
+    pub(super) clear_below: Option<Val<Duration>>,
+    #[serde(rename = "for")]
+    pub(super) hold: Option<Val<Duration>>,
     pub(super) keep_firing_for: Option<Val<Duration>>,
 }
 

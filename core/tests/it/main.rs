@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod beside;
+mod joined;
 mod properties;
 mod switches;
 mod tellings;

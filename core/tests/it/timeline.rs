@@ -16,6 +16,7 @@
 //! 1s: used 40 despite all_slots_taken   read as a walsender; our own login is refused
 //! 1s: used 40 seen before               the observation of before, a second older
 //! 1s: used 40 seen long_ago             the same, too old to speak of now
+//! 1s: used 40 pooler 20/20,wait=3       with another source: see [`crate::beside`]
 //! restart                               the daemon dies; what was committed is restored
 //! lose state                            the same, with an empty state folder
 //! clock +1h                             the wall clock jumps
@@ -29,8 +30,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use plimsoll_core::judge::incident::dedup_key;
 use plimsoll_core::judge::rule::{
-    Level, Levels, RuleSet, SourceRule, StateRule, SubjectRule, Threshold,
+    Level, Levels, LoginsRule, RuleSet, SourceRule, StateRule, SubjectRule, Threshold,
+    UtilizationRule, WaitLevel, WaitLevels, WaitingRule,
 };
+use plimsoll_core::judge::source::Sources;
 use plimsoll_core::judge::switch::ServerIdentity;
 use plimsoll_core::judge::telling::{Listener, Manners};
 use plimsoll_core::judge::{
@@ -42,6 +45,8 @@ use plimsoll_core::reading::postgres::{
 };
 use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading, Refusal, RefusedLogin};
 
+use crate::beside::Beside;
+
 /// The rules as they are shipped.
 pub(crate) fn shipped() -> RuleSet {
     let level = |above, hold, clear_below| Level {
@@ -51,17 +56,44 @@ pub(crate) fn shipped() -> RuleSet {
     };
     let levels = Levels { warning: Some(level(0.8, 60, 0.7)), critical: Some(level(0.9, 10, 0.8)) };
     let subjects = SubjectRule { levels, subjects: BTreeMap::new() };
+    let full = Levels { critical: Some(level(0.9, 60, 0.8)), ..levels };
+    let wait = |above, above_clients, hold, clear_below, keep| WaitLevel {
+        above: Duration::from_millis(above),
+        above_clients,
+        clear_below: Duration::from_millis(clear_below),
+        hold: seconds(hold),
+        keep_firing_for: seconds(keep),
+    };
+    let waits = WaitLevels {
+        warning: Some(wait(1000, None, 15, 500, 0)),
+        critical: Some(wait(5000, Some(0.1), 10, 1000, 60)),
+    };
     RuleSet {
         slots: Some(levels),
         slots_full: Some(StateRule { hold: Duration::ZERO, keep_firing_for: seconds(10) }),
-        logins_refused: Some(StateRule { hold: Duration::ZERO, keep_firing_for: seconds(60) }),
+        logins_refused: Some(LoginsRule {
+            unanswered_for: seconds(30),
+            keep_firing_for: seconds(60),
+        }),
         role_limit: Some(subjects.clone()),
         database_limit: Some(subjects),
+        pool_waiting: Some(WaitingRule {
+            levels: waits,
+            subjects: BTreeMap::new(),
+            timeouts: true,
+        }),
+        pool_utilization: Some(UtilizationRule {
+            levels: SubjectRule { levels: full, subjects: BTreeMap::new() },
+            alone: false,
+        }),
+        overcommit: Some(StateRule { hold: seconds(60), keep_firing_for: seconds(60) }),
         source_unreadable: Some(SourceRule {
             refused_or_stopped: seconds(30),
             unreachable_or_slow: seconds(120),
             starting: seconds(300),
+            others: seconds(120),
             keep_firing_for: Duration::ZERO,
+            subjects: BTreeMap::new(),
         }),
     }
 }
@@ -94,7 +126,7 @@ pub(crate) fn rules(listeners: Vec<Listener>) -> Rules {
         labels: BTreeMap::new(),
         link: None,
     };
-    Rules { target, set: shipped(), listeners }
+    Rules { target, set: shipped(), listeners, sources: Sources::default() }
 }
 
 /// A player that nobody listens to.
@@ -123,6 +155,8 @@ pub(crate) struct Player {
     is_first: bool,
     /// Every input, for a replay.
     pub(crate) inputs: Vec<Input>,
+    /// The bottleneck that was named last, where a timeline shows it.
+    pub(crate) bottleneck: Option<&'static str>,
 }
 
 impl Player {
@@ -139,6 +173,7 @@ impl Player {
             clock_offset: SignedDuration::ZERO,
             is_first: true,
             inputs: Vec::new(),
+            bottleneck: None,
         }
     }
 
@@ -202,6 +237,7 @@ pub(crate) struct Scene {
     pub(crate) saw: Vec<Refusal>,
     pub(crate) server: ServerIdentity,
     pub(crate) despite: Option<Refusal>,
+    pub(crate) beside: Beside,
 }
 
 impl Scene {
@@ -218,6 +254,7 @@ impl Scene {
                 started_at: Timestamp::from_second(1_700_000_000).unwrap(),
             },
             despite: None,
+            beside: Beside::default(),
         }
     }
 
@@ -244,7 +281,9 @@ impl Scene {
             seen: self.seen.map(|used| Arc::new(self.observation(used, at))).map_err(failure),
         };
         let logins = Logins { refused, tried: !self.saw.is_empty() };
-        Reading::of_postgres(at, elapsed, postgres, logins)
+        let mut reading = Reading::of_postgres(at, elapsed, postgres, logins);
+        self.beside.compose(&mut reading);
+        reading
     }
 }
 
@@ -341,6 +380,12 @@ fn play(player: &mut Player, line: &str, log: &mut String) {
     for _ in 0..times {
         let verdict = player.read(every.try_into().unwrap(), &scene);
         record(player.now, &verdict, log);
+        let at = verdict.bottleneck.at.word();
+        if player.bottleneck.is_some_and(|before| before != at) {
+            let (now, found) = (player.now.as_secs(), &verdict.bottleneck);
+            writeln!(log, "{now}s bottleneck {}: {}", found.at, found.figures).unwrap();
+            player.bottleneck = Some(at);
+        }
     }
 }
 
@@ -364,6 +409,7 @@ pub(crate) fn scene(text: &str) -> Scene {
             ["started", "later"] => scene.server.started_at += seconds(60),
             ["seen", "before"] => scene.age = seconds(1),
             ["seen", "long_ago"] => scene.age = seconds(4),
+            [key, value] if scene.beside.take(key, value) => {}
             other => panic!("not understood: {other:?}"),
         }
     }

@@ -27,7 +27,9 @@ fn a_page_stands_alone_and_then_says_everything() {
     let report = page(&[Scene::used(46), Scene::used(48), Scene::used(48)]);
     insta::assert_snapshot!(summary(&report), @"payment-db-primary: 48 of 47 usable slots in use (102 %) for 1 s; payment-api holds 45, 39 of them waiting for a lock");
     insta::assert_snapshot!(details(&report), @r#"
-    critical slots_full firing: 48 of 47 usable slots in use (102 %); since 2027-01-15T08:00:02Z, 1 s; threshold: none free in two readings, or our login refused
+    critical slots_full firing: 48 of 47 usable slots in use (102 %); since 2027-01-15T08:00:02Z, 1 s; threshold: none free in two readings, or a login refused for want of one
+
+    Bottleneck: server slots: 48 of 47 usable slots in use (102 %)
 
     Slots: 50 max, 3 reserved, 47 usable, 48 used, -1 free
     States: 47 active, 1 idle
@@ -55,7 +57,9 @@ fn the_end_says_how_bad_it_was() {
     let record = record.unwrap();
     insta::assert_snapshot!(summary(&record), @"payment-db-primary: resolved after 11 s: 20 of 47 usable slots in use (42 %); at worst 48, of which payment-api held 45");
     insta::assert_snapshot!(details(&record), @r#"
-    critical slots_full resolved: 20 of 47 usable slots in use (42 %); since 2027-01-15T08:00:01Z, 11 s; threshold: none free in two readings, or our login refused
+    critical slots_full resolved: 20 of 47 usable slots in use (42 %); since 2027-01-15T08:00:01Z, 11 s; threshold: none free in two readings, or a login refused for want of one
+
+    Bottleneck meanwhile: server slots: 48 of 47 usable slots in use (102 %)
 
     Slots: 50 max, 3 reserved, 47 usable, 20 used, 27 free
     States: 19 active, 1 idle
@@ -91,8 +95,10 @@ fn a_page_of_a_server_that_refuses_us_says_what_was_known_before() {
     let report = page(&[Scene::used(47), refused]);
     insta::assert_snapshot!(summary(&report), @"payment-db-primary: logins are refused (every slot is taken, those for superusers too), last read 1 s ago: 47 of 47 usable slots in use (100 %); payment-api held 44, 38 of them waiting for a lock");
     insta::assert_snapshot!(details(&report), @r#"
-    critical slots_full firing: logins are refused (every slot is taken, those for superusers too); since 2027-01-15T08:00:01Z, 1 s; threshold: none free in two readings, or our login refused
+    critical slots_full firing: logins are refused (every slot is taken, those for superusers too); since 2027-01-15T08:00:01Z, 1 s; threshold: none free in two readings, or a login refused for want of one
     critical logins_refused (all_slots_taken) firing: logins are refused (every slot is taken, those for superusers too); since 2027-01-15T08:00:02Z, 0 s; threshold: a login is refused
+
+    Bottleneck: server slots: logins are refused (every slot is taken, those for superusers too)
 
     Not readable now: refused: the server is refused
     What follows was read at 2027-01-15T08:00:01Z.

@@ -130,6 +130,7 @@ fn largest(
         peak: Some(Peak { at, slots, holders }),
         refused: Vec::new(),
         superusers: (0..MAX_SUPERUSERS).map(long_name).collect(),
+        bottleneck: None,
     };
     Notification {
         id: "0".repeat(16),

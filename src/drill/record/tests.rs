@@ -194,6 +194,9 @@ fn a_line_tells_slots_states_and_what_the_daemon_makes_of_it() {
             holder("plimsoll", "active", 1, 0),
             holder("payment-api", "idle", 2, 0),
         ],
+        bottleneck: None,
+        pools: Vec::new(),
+        probes: Vec::new(),
         alerts: vec![alert],
         incident: None,
     };

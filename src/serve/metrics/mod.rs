@@ -4,6 +4,7 @@
 //! Missing beats wrong: what is not known now is absent, not repeated. `docs/metrics.md` lists
 //! every family; a test compares it with what is exported.
 
+mod beside;
 mod family;
 mod holders;
 mod own;
@@ -48,9 +49,11 @@ pub(super) fn text(scrape: &Scrape) -> String {
     own::write(&mut sheet, scrape);
     for published in &scrape.targets {
         target::write_small(&mut sheet, scrape, published);
+        beside::write_small(&mut sheet, scrape, published);
     }
     for published in &scrape.targets {
         target::write_large(&mut sheet, scrape, published);
+        beside::write_large(&mut sheet, scrape, published);
     }
     sheet.into_text()
 }

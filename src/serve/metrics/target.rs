@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll_core::reading::Refusal;
+use plimsoll_core::judge::source::POSTGRES;
 use plimsoll_core::reading::postgres::{ConnectionLimit, DatabaseCounters, Observation};
+use plimsoll_core::reading::{Part, Refusal};
 use plimsoll_core::status::Published;
 
 use super::Scrape;
@@ -192,7 +193,7 @@ const fn of_database(name: &'static str, help: &'static str) -> Family {
 }
 
 /// Shown from the first scrape on, so that `increase()` sees the first refusal.
-const REASONS: [Refusal; 7] = [
+const REASONS: [Refusal; 9] = [
     Refusal::AllSlotsTaken,
     Refusal::ReservedForSuperusers,
     Refusal::ReservedForRole,
@@ -200,6 +201,8 @@ const REASONS: [Refusal; 7] = [
     Refusal::DatabaseLimit,
     Refusal::LoginsUnderWay,
     Refusal::WalSenders,
+    Refusal::PoolerClients,
+    Refusal::PoolerWait,
 ];
 
 /// What is few whatever the server holds.
@@ -247,12 +250,17 @@ pub(super) fn write_large(sheet: &mut Sheet, scrape: &Scrape, published: &Publis
     write_databases(sheet, target, seen.known_counters());
 }
 
-/// What the server said, as far as it speaks of now: a reading ages while the loop stands still.
+/// What the server said, as far as it speaks of now.
 fn seen_now<'a>(scrape: &Scrape, published: &'a Published) -> Option<&'a Observation> {
     let part = &published.reading.as_ref()?.postgres;
-    let watched = scrape.health.loops.get(&published.status.name)?;
+    part.known().filter(|_| is_of_now(scrape, published, part))
+}
+
+/// Whether a part of the newest reading speaks of now: it ages while the loop stands still.
+pub(super) fn is_of_now<T>(scrape: &Scrape, published: &Published, part: &Part<T>) -> bool {
+    let Some(watched) = scrape.health.loops.get(&published.status.name) else { return false };
     let since = scrape.monotonic.saturating_duration_since(watched.last_turn);
-    if part.age.saturating_add(since) > part.stale_after { None } else { part.known() }
+    part.age.saturating_add(since) <= part.stale_after
 }
 
 fn write_sources(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
@@ -262,13 +270,14 @@ fn write_sources(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
     for source in &published.status.sources {
         let name = source.source.as_str();
         let is_up = source.state == "ok";
-        // Nobody has looked for a while: neither up nor down.
-        if is_read {
+        // Nobody has looked for a while, or it has left nothing yet: neither up nor down.
+        if is_read && source.state != "unread" {
             sheet.add(&SOURCE_UP, &[target, name], flag(is_up));
-            if is_up {
+            if is_up && name == POSTGRES {
                 let is_fallback = source.fallback.is_some();
                 sheet.add(&SOURCE_FALLBACK, &[target, name], flag(is_fallback));
-            } else {
+            }
+            if !is_up {
                 sheet.add(&SOURCE_FAILURE, &[target, name, &source.state], 1.0);
             }
         }

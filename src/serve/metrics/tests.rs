@@ -1,5 +1,6 @@
 //! Tests of `/metrics` on values: the whole text, what is absent, hostile names, and the docs.
 
+mod beside;
 mod fixture;
 mod reader;
 

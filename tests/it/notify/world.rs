@@ -11,6 +11,7 @@ use plimsoll::notify::http::Client;
 use plimsoll::notify::{Receiver, Stop, run};
 use plimsoll::store::{Change, Owed, Store};
 use plimsoll_core::judge::alert::AlertState;
+use plimsoll_core::judge::bottleneck::{Bottleneck, Found};
 use plimsoll_core::judge::incident::{AlertFact, Holder, IncidentState, Report, StateCount};
 use plimsoll_core::judge::rule::{RuleName, Subject};
 use plimsoll_core::judge::telling::{Notification, NotificationKind};
@@ -232,5 +233,9 @@ pub(super) fn report(key: &str) -> Report {
         refused: Vec::new(),
         superusers: vec!["postgres".to_owned()],
         switch: None,
+        bottleneck: Some(Found {
+            at: Bottleneck::ServerSlots,
+            figures: "47 of 47 usable slots in use (100 %)".to_owned(),
+        }),
     }
 }

@@ -13,7 +13,8 @@ use plimsoll::serve::{self, IncidentQuery, IncidentReader, Shared, Targets};
 use plimsoll_core::reading::postgres::{Cost, Group, Limits, Observation, Server, SessionState};
 use plimsoll_core::reading::{Failure, FailureKind, Logins, Part, Reading, Refusal};
 use plimsoll_core::status::{
-    AlertStatus, HolderStatus, IncidentStatus, Published, ServerStatus, SlotsStatus, SourceStatus,
+    AlertStatus, BottleneckStatus, HolderStatus, IncidentStatus, Published, ServerStatus,
+    SlotsStatus, SourceStatus,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -222,8 +223,13 @@ pub(super) fn read(name: &str) -> Published {
         state: "ok".to_owned(),
         error: None,
         last_success_at: Some(read_at),
+        age_seconds: Some(0.25),
         fallback: None,
     }];
+    status.bottleneck = Some(BottleneckStatus {
+        at: "none".to_owned(),
+        figures: "46 of 47 usable slots in use (97 %)".to_owned(),
+    });
     status.holders = vec![HolderStatus {
         application: "payment-api".to_owned(),
         role: "payment".to_owned(),
@@ -315,5 +321,6 @@ pub(super) fn incident(id: &str, opened_at: &str) -> IncidentStatus {
         peak: None,
         causes: Vec::new(),
         deliveries: Vec::new(),
+        bottleneck: None,
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use plimsoll::load::Overrides;
 use plimsoll_core::judge::Severity;
-use plimsoll_core::judge::rule::{Level, Levels, RuleName, StateRule, Threshold};
+use plimsoll_core::judge::rule::{
+    Level, Levels, RuleName, StateRule, Threshold, WaitLevel, WaitLevels,
+};
 use plimsoll_core::settings::{
-    Fallback, PasswordFrom, PoolMetrics, ReceiverKind, ScrapeCredentials, Secret, Settings,
-    default_rules,
+    Fallback, PasswordFrom, ReceiverKind, Secret, Settings, default_rules,
 };
 use proptest::prelude::*;
 
@@ -60,87 +61,32 @@ fn an_address_is_all_that_is_needed() {
         keep_firing_for: Duration::from_secs(keep),
     };
     assert_eq!(rules.slots_full, Some(seconds(0, 10)));
-    assert_eq!(rules.logins_refused, Some(seconds(0, 60)));
-    let source = rules.source_unreadable.unwrap();
+    let logins = rules.logins_refused.unwrap();
+    assert_eq!(logins.unanswered_for, Duration::from_secs(30));
+    assert_eq!(logins.keep_firing_for, Duration::from_mins(1));
+    assert_eq!(rules.overcommit, Some(seconds(60, 60)));
+    let full = Levels { critical: Some(level(0.9, 60, 0.8)), ..near_full };
+    let utilization = rules.pool_utilization.as_ref().unwrap();
+    assert_eq!((utilization.levels.levels, utilization.alone), (full, false));
+    let waiting = rules.pool_waiting.as_ref().unwrap();
+    let wait = |above, above_clients, hold, clear_below, keep| WaitLevel {
+        above: Duration::from_millis(above),
+        above_clients,
+        clear_below: Duration::from_millis(clear_below),
+        hold: Duration::from_secs(hold),
+        keep_firing_for: Duration::from_secs(keep),
+    };
+    let waits = WaitLevels {
+        warning: Some(wait(1000, None, 15, 500, 0)),
+        critical: Some(wait(5000, Some(0.1), 10, 1000, 60)),
+    };
+    assert_eq!((waiting.levels, waiting.timeouts), (waits, true));
+    let source = rules.source_unreadable.as_ref().unwrap();
+    assert_eq!(source.others, Duration::from_mins(2));
     assert_eq!(source.refused_or_stopped, Duration::from_secs(30));
     assert_eq!(source.unreachable_or_slow, Duration::from_mins(2));
     assert_eq!(source.starting, Duration::from_mins(5));
     assert_eq!(source.keep_firing_for, Duration::ZERO);
-}
-
-#[test]
-fn a_pooler_needs_a_name_and_an_address() {
-    let text = r#"
-[poll]
-interval = "2s"
-timeout = "7s"
-[[targets]]
-postgres = "host=db"
-[[targets.poolers]]
-name = "first"
-url = "postgresql://stats@127.0.0.1:6432"
-[[targets.poolers]]
-name = "second"
-url = "host=/run/pgbouncer port=6433 user=stats"
-password_file = "password"
-interval = "10s"
-timeout = "3s"
-"#;
-    // Whoever watches is none of theirs.
-    let case = Case::new(text).secret("password", "geheim\n").env("PGUSER", "watcher");
-    let settings = case.env("PGPASSWORD", "hunter2").settings();
-    let [first, second] = settings.targets[0].poolers.as_slice() else { panic!("{settings:?}") };
-    assert_eq!((first.name.as_str(), second.name.as_str()), ("first", "second"));
-    assert_eq!(first.password, None);
-    let [two, seven, ten, three] = [2, 7, 10, 3].map(Duration::from_secs);
-    assert_eq!((first.interval, first.timeout), (two, seven));
-    assert_eq!((second.interval, second.timeout), (ten, three));
-    assert!(
-        matches!(&second.password, Some(PasswordFrom::File(path)) if path.ends_with("password"))
-    );
-}
-
-#[test]
-fn a_probe_needs_a_name_and_an_address() {
-    let text = r#"
-[poll]
-timeout = "7s"
-[[targets]]
-postgres = "host=db"
-[[targets.probes]]
-name = "direct"
-url = "postgresql://payment@db/payment"
-[[targets.probes]]
-name = "through-the-pooler"
-url = "service=pooled"
-password_file = "password"
-interval = "30s"
-timeout = "3s"
-keep_free = 0.02
-"#;
-    let service = "[pooled]\nhost=pgbouncer\nuser=payment\n";
-    let case = Case::new(text).secret("password", "geheim\n").secret("services", service);
-    let services = case.path().join("services").display().to_string();
-    // Whoever watches is none of theirs.
-    let case = case.env("PGSERVICEFILE", &services).env("PGUSER", "watcher");
-    let settings = case.env("PGPASSWORD", "hunter2").settings();
-    let [direct, pooled] = settings.targets[0].probes.as_slice() else { panic!("{settings:?}") };
-    assert_eq!(direct.name, "direct");
-    assert_eq!(direct.url.expose(), "postgresql://payment@db/payment");
-    assert_eq!(direct.password, None);
-    assert_eq!(direct.interval, Duration::from_secs(10));
-    assert_eq!(direct.timeout, Duration::from_secs(7));
-    assert!(direct.keep_free.abs() < f64::EPSILON);
-    assert_eq!(pooled.interval, Duration::from_secs(30));
-    assert_eq!(pooled.timeout, Duration::from_secs(3));
-    assert!((pooled.keep_free - 0.02).abs() < f64::EPSILON);
-    assert!(
-        matches!(&pooled.password, Some(PasswordFrom::File(path)) if path.ends_with("password"))
-    );
-
-    let without_user = text.replace("payment@", "");
-    let mistakes = Case::new(&without_user).env("PGUSER", "watcher").mistakes();
-    assert!(mistakes.contains("targets[0].probes[0].url: names no user"), "{mistakes}");
 }
 
 #[test]
@@ -211,56 +157,6 @@ repeat_interval_warning = "8h"
     assert!(!archive.send_resolved);
     assert_eq!(archive.repeat_interval, Duration::from_mins(15));
     assert_eq!(archive.repeat_interval_warning, Duration::from_hours(8));
-}
-
-#[test]
-fn the_pools_of_applications() {
-    let case = Case::new(
-        r#"
-[app_pool_defaults]
-interval = "10s"
-[[targets]]
-postgres = "host=db"
-[[targets.app_pools]]
-application = "api"
-scrape = ["http://h:8080/metrics", "https://h/metrics?token=x"]
-dns = true
-bearer_token_file = "token"
-ca_file = "ca.pem"
-preset = "go_sql"
-[[targets.app_pools]]
-application = "jobs"
-file_sd = "jobs.json"
-interval = "1s"
-username = "u"
-password_file = "token"
-[targets.app_pools.mapping]
-in_use = 'busy{kind="db.main"}'
-wait_time = "waited"
-wait_unit = "ms"
-"#,
-    )
-    .secret("token", "geheim\n");
-    let settings = case.settings();
-    let [api, jobs] = settings.targets[0].app_pools.as_slice() else { panic!("{settings:?}") };
-    let at = |name: &str| case.path().join(name);
-    assert_eq!((api.application.as_str(), api.scrape.len(), api.dns), ("api", 2, true));
-    assert_eq!((api.interval, api.timeout), (Duration::from_secs(10), Duration::from_secs(3)));
-    assert_eq!(api.credentials, ScrapeCredentials::Bearer(at("token")));
-    assert_eq!(api.ca_file, Some(at("ca.pem")));
-    assert_eq!(api.metrics, PoolMetrics::Preset("go_sql"));
-    assert_eq!(
-        (jobs.file_sd.clone(), jobs.metrics_path.as_str()),
-        (Some(at("jobs.json")), "/metrics")
-    );
-    // Patience that was not set is no longer than the rhythm.
-    assert_eq!((jobs.interval, jobs.timeout), (Duration::from_secs(1), Duration::from_secs(1)));
-    let basic = ScrapeCredentials::Basic { username: "u".to_owned(), password_file: at("token") };
-    assert_eq!(jobs.credentials, basic);
-    let PoolMetrics::Mapping(mapping) = &jobs.metrics else { panic!("{jobs:?}") };
-    assert_eq!(mapping.fields.len(), 2);
-    assert_eq!(mapping.fields[0].1.labels, [("kind".to_owned(), "db.main".to_owned())]);
-    assert!((mapping.wait_unit_seconds - 0.001).abs() < f64::EPSILON);
 }
 
 /// What is not said keeps the value of the layer below, key by key.

@@ -75,6 +75,7 @@ pub(super) fn report(incident: &str, target: &str, state: IncidentState, n: u64)
         refused: vec![(Refusal::ReservedForSuperusers, n)],
         superusers: vec!["postgres".to_owned()],
         switch: None,
+        bottleneck: None,
     }
 }
 

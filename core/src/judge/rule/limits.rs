@@ -54,10 +54,7 @@ pub(super) fn find(set: &RuleSet, kind: Kind, reading: &Reading, alerted: &[Subj
 }
 
 fn finding(rule: &SubjectRule, kind: Kind, limit: &ConnectionLimit) -> Finding {
-    let levels = match rule.subjects.get(&limit.name) {
-        Some(own) => *own,
-        None => Some(rule.levels),
-    };
+    let levels = rule.levels_of(&limit.name);
     let level = |l: super::Level| l.finding(limit.used, limit.limit);
     Finding {
         subject: kind.subject(&limit.name),
@@ -65,5 +62,6 @@ fn finding(rule: &SubjectRule, kind: Kind, limit: &ConnectionLimit) -> Finding {
         critical: levels.and_then(|l| l.critical).map(level),
         observed: words::limit_in_use(kind.word(), &limit.name, limit.used, limit.limit),
         weight: f64::from(limit.used) / f64::from(limit.limit.max(1)),
+        served: None,
     }
 }

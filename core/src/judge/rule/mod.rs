@@ -6,6 +6,10 @@
 
 mod limits;
 mod logins_refused;
+pub mod overcommit;
+mod pool_utilization;
+mod pool_waiting;
+mod pools;
 mod slots;
 mod slots_full;
 mod source_unreadable;
@@ -17,7 +21,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{Reading, Refusal};
+use super::look::Look;
+use super::pool::PoolName;
+use super::source::Sources;
+use crate::reading::Refusal;
+pub use logins_refused::LoginsRule;
+pub use pool_utilization::UtilizationRule;
+pub use pool_waiting::{WaitLevel, WaitLevels, WaitingRule};
+pub use source_unreadable::SourceRule;
 
 /// The name of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,18 +44,27 @@ pub enum RuleName {
     RoleLimit,
     /// A database near its CONNECTION LIMIT.
     DatabaseLimit,
+    /// Somebody waits for a connection of a pool.
+    PoolWaiting,
+    /// A pool near its bound.
+    PoolUtilization,
+    /// Those who connect may open more than there is.
+    Overcommit,
     /// A source gives no reading.
     SourceUnreadable,
 }
 
 impl RuleName {
     /// Every rule, in the order in which they are judged and shown.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Slots,
         Self::SlotsFull,
         Self::LoginsRefused,
         Self::RoleLimit,
         Self::DatabaseLimit,
+        Self::PoolWaiting,
+        Self::PoolUtilization,
+        Self::Overcommit,
         Self::SourceUnreadable,
     ];
 
@@ -56,8 +76,16 @@ impl RuleName {
             Self::LoginsRefused => "logins_refused",
             Self::RoleLimit => "role_limit",
             Self::DatabaseLimit => "database_limit",
+            Self::PoolWaiting => "pool_waiting",
+            Self::PoolUtilization => "pool_utilization",
+            Self::Overcommit => "overcommit",
             Self::SourceUnreadable => "source_unreadable",
         }
+    }
+
+    /// Whether its alerts are advice, `info`: they open no incident and keep none open.
+    pub fn is_advice(self) -> bool {
+        self == Self::Overcommit
     }
 }
 
@@ -81,6 +109,10 @@ pub enum Subject {
     Database(String),
     /// A reason for which logins were refused.
     Reason(Refusal),
+    /// A probe whose login has no answer, by its name as a source.
+    Unanswered(String),
+    /// A pool of a pooler or an application.
+    Pool(PoolName),
     /// All subjects beyond the first [`MAX_ALERTS_OF_A_RULE`] of a rule.
     AndMore,
 }
@@ -90,7 +122,11 @@ impl Subject {
     pub fn word(&self) -> &str {
         match self {
             Self::Target => "",
-            Self::Source(name) | Self::Role(name) | Self::Database(name) => name,
+            Self::Source(name)
+            | Self::Role(name)
+            | Self::Database(name)
+            | Self::Unanswered(name) => name,
+            Self::Pool(pool) => &pool.name,
             Self::Reason(reason) => reason.word(),
             Self::AndMore => "and more",
         }
@@ -107,12 +143,18 @@ pub struct RuleSet {
     pub slots: Option<Levels>,
     /// No slot is free.
     pub slots_full: Option<StateRule>,
-    /// Somebody was refused.
-    pub logins_refused: Option<StateRule>,
+    /// Somebody was refused, or left without an answer.
+    pub logins_refused: Option<LoginsRule>,
     /// Roles near their CONNECTION LIMIT.
     pub role_limit: Option<SubjectRule>,
     /// Databases near their CONNECTION LIMIT.
     pub database_limit: Option<SubjectRule>,
+    /// Pools for whose connections somebody waits.
+    pub pool_waiting: Option<WaitingRule>,
+    /// Pools near their bound.
+    pub pool_utilization: Option<UtilizationRule>,
+    /// Those who connect may open more than there is.
+    pub overcommit: Option<StateRule>,
     /// Sources that give no reading.
     pub source_unreadable: Option<SourceRule>,
 }
@@ -185,17 +227,11 @@ pub struct StateRule {
     pub keep_firing_for: Duration,
 }
 
-/// Patience with a source that cannot be read, by the kind of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceRule {
-    /// The server refuses us, or is stopped.
-    pub refused_or_stopped: Duration,
-    /// No way to it, no answer in time, a lock in the way, or not allowed.
-    pub unreachable_or_slow: Duration,
-    /// Starting up or recovering.
-    pub starting: Duration,
-    /// How long it must be readable before the alert resolves.
-    pub keep_firing_for: Duration,
+impl SubjectRule {
+    /// The levels that hold for a subject.
+    pub fn levels_of(&self, subject: &str) -> Option<Levels> {
+        self.subjects.get(subject).copied().unwrap_or(Some(self.levels))
+    }
 }
 
 impl RuleSet {
@@ -207,12 +243,19 @@ impl RuleSet {
             logins_refused: None,
             role_limit: None,
             database_limit: None,
+            pool_waiting: None,
+            pool_utilization: None,
+            overcommit: None,
             source_unreadable: None,
         }
     }
 
-    /// The longest `for` of any rule: after so long in good order nothing can be hidden.
-    pub fn longest_hold(&self) -> Duration {
+    /// The longest `for` of any rule that opens incidents and can fire at a target with these
+    /// sources: after so long in good order nothing can be hidden.
+    pub fn longest_hold(&self, sources: &Sources) -> Duration {
+        let has = |kind| sources.names.iter().any(|name| name.starts_with(kind));
+        let has_pools = has("pooler/") || has("app_pool/");
+        let has_others = !sources.names.is_empty();
         let of_levels = |l: &Levels| [l.warning, l.critical].into_iter().flatten().map(|l| l.hold);
         let of_subjects = |r: &SubjectRule| {
             let others = r.subjects.values().flatten();
@@ -221,11 +264,15 @@ impl RuleSet {
         [
             self.slots.as_ref().and_then(|l| of_levels(l).max()),
             self.slots_full.map(|r| r.hold),
-            self.logins_refused.map(|r| r.hold),
+            self.logins_refused.filter(|_| has("probe/")).map(|r| r.unanswered_for),
             self.role_limit.as_ref().and_then(of_subjects),
             self.database_limit.as_ref().and_then(of_subjects),
-            self.source_unreadable
-                .map(|r| r.refused_or_stopped.max(r.unreachable_or_slow).max(r.starting)),
+            self.pool_waiting.as_ref().filter(|_| has_pools).map(WaitingRule::longest_hold),
+            self.pool_utilization
+                .as_ref()
+                .filter(|_| has_pools)
+                .and_then(|rule| of_subjects(&rule.levels)),
+            self.source_unreadable.as_ref().map(|rule| rule.longest_hold(has_others)),
         ]
         .into_iter()
         .flatten()
@@ -280,6 +327,9 @@ pub struct Finding {
     pub observed: String,
     /// Which subjects are named first when there are too many.
     pub weight: f64,
+    /// The patience that this finding serves, where that is not the time since the reading before:
+    /// the time since the observation before of a source that is slower than readings.
+    pub served: Option<Duration>,
 }
 
 impl Finding {
@@ -314,16 +364,20 @@ pub enum Findings {
     Known(Vec<Finding>),
 }
 
-/// What the reading says of a rule. `alerted` are the subjects that have an alert: each of them
-/// gets a finding, since what is absent from a good reading is zero.
-pub fn find(set: &RuleSet, rule: RuleName, reading: &Reading, alerted: &[Subject]) -> Findings {
+/// What is to be seen of a rule. `alerted` are the subjects that have an alert: each of them gets a
+/// finding, since what is absent from a good reading is zero; but for those of sources that are
+/// watched no more.
+pub fn find(set: &RuleSet, rule: RuleName, look: &Look<'_>, alerted: &[Subject]) -> Findings {
     match rule {
-        RuleName::Slots => slots::find(set, reading),
-        RuleName::SlotsFull => slots_full::find(set, reading),
-        RuleName::LoginsRefused => logins_refused::find(set, reading, alerted),
-        RuleName::RoleLimit => limits::find(set, limits::Kind::Role, reading, alerted),
-        RuleName::DatabaseLimit => limits::find(set, limits::Kind::Database, reading, alerted),
-        RuleName::SourceUnreadable => source_unreadable::find(set, reading),
+        RuleName::Slots => slots::find(set, look.reading),
+        RuleName::SlotsFull => slots_full::find(set, look),
+        RuleName::LoginsRefused => logins_refused::find(set, look, alerted),
+        RuleName::RoleLimit => limits::find(set, limits::Kind::Role, look.reading, alerted),
+        RuleName::DatabaseLimit => limits::find(set, limits::Kind::Database, look.reading, alerted),
+        RuleName::PoolWaiting => pool_waiting::find(set, look, alerted),
+        RuleName::PoolUtilization => pool_utilization::find(set, look, alerted),
+        RuleName::Overcommit => overcommit::find(set, look),
+        RuleName::SourceUnreadable => source_unreadable::find(set, look, alerted),
     }
 }
 
@@ -331,6 +385,7 @@ pub fn find(set: &RuleSet, rule: RuleName, reading: &Reading, alerted: &[Subject
 /// first; all beyond them are one finding *and n more*. Findings that would begin none are kept
 /// only where there is an alert to end.
 pub fn bound(findings: Vec<Finding>, alerted: &[Subject]) -> Vec<Finding> {
+    let is_known = findings.iter().all(Finding::is_known);
     let (mut kept, mut new): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|f| alerted.contains(&f.subject));
     new.retain(Finding::is_met);
@@ -342,13 +397,16 @@ pub fn bound(findings: Vec<Finding>, alerted: &[Subject]) -> Vec<Finding> {
         let observed = format!("{}, and {} more", first.observed, rest.len() - 1);
         kept.push(Finding { subject: Subject::AndMore, observed, ..first.clone() });
     } else if alerted.contains(&Subject::AndMore) && kept.iter().all(is_no_more) {
-        let clear = LevelFinding { condition: Condition::Clear, patience: Patience::default() };
+        // Those that are not known now may be more.
+        let condition = if is_known { Condition::Clear } else { Condition::Unknown };
+        let clear = LevelFinding { condition, patience: Patience::default() };
         kept.push(Finding {
             subject: Subject::AndMore,
             warning: Some(clear),
             critical: Some(clear),
             observed: "no more subjects".to_owned(),
             weight: 0.0,
+            served: None,
         });
     }
     kept

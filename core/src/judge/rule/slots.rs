@@ -16,5 +16,6 @@ pub(super) fn find(set: &RuleSet, reading: &Reading) -> Findings {
         critical: levels.critical.map(|l| l.finding(slots.used, slots.usable)),
         observed: words::slots_in_use(&slots),
         weight: slots.utilization,
+        served: None,
     }])
 }

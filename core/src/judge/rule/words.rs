@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Level, Levels, RuleName, RuleSet, Subject, Threshold};
+use super::{Level, Levels, RuleName, RuleSet, Subject, SubjectRule, Threshold, WaitLevel};
 use crate::judge::Severity;
+use crate::judge::pool::{Keeper, PoolName, PoolState};
+use crate::judge::refusal::SeenBy;
 use crate::reading::postgres::Slots;
-use crate::reading::{Failure, Refusal};
+use crate::reading::{Failure, Refusal, probe};
 
 /// E.g. `48 of 47 usable slots in use (102 %)`.
 pub fn slots_in_use(slots: &Slots) -> String {
@@ -26,6 +28,95 @@ pub fn limit_in_use(kind: &str, name: &str, used: u32, limit: u32) -> String {
 /// E.g. `logins are refused (every slot is taken, those for superusers too)`.
 pub fn refused(reason: Refusal) -> String {
     format!("logins are refused ({})", refusal(reason))
+}
+
+/// E.g. `logins are refused (every slot is taken, those for superusers too), seen by probe/app,
+/// though 16 usable slots look free: logins under way hold them`.
+pub fn refused_despite(reason: Refusal, by: &SeenBy, looks_free: Option<i64>) -> String {
+    let despite = looks_free
+        .map(|free| format!(", though {free} usable slots look free: logins under way hold them"));
+    format!("{}{}{}", refused(reason), by.words(), despite.unwrap_or_default())
+}
+
+/// E.g. `probe/app has no answer to its login (no answer within 5 s)`, or that it has one.
+pub fn unanswered(probe: &str, seen: &probe::Observation) -> String {
+    let probe = clean(probe);
+    match &seen.newest.outcome {
+        Err(failure) => format!("{probe} has no answer to its login ({})", clean(&failure.text)),
+        Ok(()) => format!("{probe} has an answer to its login"),
+    }
+}
+
+/// E.g. `pool payment/api of pooler/pgbouncer`.
+pub fn pool_name(name: &PoolName) -> String {
+    let source = clean(&name.source);
+    match name.pool() {
+        "" => format!("the pool of {source}"),
+        pool => format!("pool {} of {source}", clean(pool)),
+    }
+}
+
+/// Who waits for a pool, e.g. `12 wait for pool payment/api of pooler/pgbouncer (one of them for
+/// 4.2 s, 20 of 20 connections in use)`; of client slots how many are taken.
+pub fn pool(pool: &PoolState) -> String {
+    if pool.keeper == Keeper::ClientSlots {
+        return pool_in_use(pool);
+    }
+    let name = pool_name(&pool.name);
+    let waits = match pool.waiting {
+        Some(1) if pool.someone_waits => Some("1 waits".to_owned()),
+        Some(waiting) if pool.someone_waits => Some(format!("{waiting} wait")),
+        None if pool.someone_waits => Some("somebody waits".to_owned()),
+        _ => None,
+    };
+    let mut more: Vec<String> = Vec::new();
+    let lead = match (pool.timeouts, waits) {
+        (0, Some(waits)) => format!("{waits} for {name}"),
+        (0, None) => format!("nobody waits for {name}"),
+        (gave_up, waits) => {
+            more.extend(waits);
+            format!("{gave_up} gave up waiting for {name}")
+        }
+    };
+    if let Some(seconds) = pool.wait_seconds.filter(|_| pool.someone_waits) {
+        let whose = if pool.keeper == Keeper::Pooler { "one of them" } else { "on average" };
+        more.push(format!("{whose} for {}", spell_seconds(seconds)));
+    }
+    if pool.instances > 1 && pool.starved > 0 {
+        more.push(format!("in {} of {} instances", pool.starved, pool.instances));
+    }
+    match (pool.in_use, pool.taken()) {
+        (_, Some((in_use, max))) => more.push(format!("{in_use} of {max} connections in use")),
+        (Some(in_use), None) => more.push(format!("{in_use} connections in use")),
+        (None, None) => {}
+    }
+    if more.is_empty() { lead } else { format!("{lead} ({})", more.join(", ")) }
+}
+
+/// How full a pool is, e.g. `20 of 20 connections of pool payment/api of pooler/pgbouncer in use
+/// (100 %)`, or `97 of 100 clients of pooler/pgbouncer (97 %)`.
+pub fn pool_in_use(pool: &PoolState) -> String {
+    let Some((in_use, max)) = pool.taken() else {
+        return format!("{} has no bound that is known", pool_name(&pool.name));
+    };
+    let percent = percent(f64::from(in_use) / f64::from(max.max(1)));
+    if pool.keeper == Keeper::ClientSlots {
+        let (source, of) = (clean(&pool.name.source), clean(pool.name.pool()));
+        return format!("{in_use} of {max} {of} of {source} ({percent} %)");
+    }
+    format!("{in_use} of {max} connections of {} in use ({percent} %)", pool_name(&pool.name))
+}
+
+/// A wait for people: in milliseconds below a second, to a tenth of one below ten.
+fn spell_seconds(seconds: f64) -> String {
+    if seconds < 1.0 {
+        return format!("{:.0} ms", (seconds.max(0.0) * 1000.0).floor());
+    }
+    if seconds < 10.0 {
+        // Never rounds up to a line that was not reached.
+        return format!("{:.1} s", (seconds * 10.0).floor() / 10.0);
+    }
+    spell(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// E.g. `every slot is taken, those for superusers too`.
@@ -62,31 +153,51 @@ pub fn stale(source: &str, age: Duration) -> String {
 
 /// What an alert asks for, e.g. `above 90 % for 10 s`.
 pub fn threshold(set: &RuleSet, rule: RuleName, subject: &Subject, severity: Severity) -> String {
+    let is_critical = severity == Severity::Critical;
     let level = |levels: Option<Levels>| {
         let levels = levels?;
-        let level = if severity == Severity::Critical { levels.critical } else { levels.warning };
+        let level = if is_critical { levels.critical } else { levels.warning };
         level.map(|l| level_words(&l))
     };
-    let of_subject = |rule: &Option<super::SubjectRule>| {
-        let rule = rule.as_ref()?;
-        match rule.subjects.get(subject.word()) {
-            Some(own) => level(*own),
-            None => level(Some(rule.levels)),
-        }
-    };
+    let of_subject = |rule: &SubjectRule| level(rule.levels_of(subject.word()));
     let words = match rule {
         RuleName::Slots => level(set.slots),
-        RuleName::RoleLimit => of_subject(&set.role_limit),
-        RuleName::DatabaseLimit => of_subject(&set.database_limit),
-        RuleName::SlotsFull => Some("none free in two readings, or our login refused".to_owned()),
-        RuleName::LoginsRefused => Some("a login is refused".to_owned()),
-        RuleName::SourceUnreadable => set.source_unreadable.map(|r| {
-            format!(
+        RuleName::RoleLimit => set.role_limit.as_ref().and_then(of_subject),
+        RuleName::DatabaseLimit => set.database_limit.as_ref().and_then(of_subject),
+        RuleName::SlotsFull => {
+            Some("none free in two readings, or a login refused for want of one".to_owned())
+        }
+        RuleName::LoginsRefused => match subject {
+            Subject::Unanswered(_) => set.logins_refused.map(|rule| {
+                format!("a login without an answer for {}", spell(rule.unanswered_for))
+            }),
+            _ => Some("a login is refused".to_owned()),
+        },
+        RuleName::PoolWaiting => set.pool_waiting.as_ref().and_then(|rule| {
+            let levels = rule.levels_of(subject.word())?;
+            let level = if is_critical { levels.critical } else { levels.warning };
+            let gave_up = if is_critical && rule.timeouts { ", or somebody gave up" } else { "" };
+            Some(format!("{}{gave_up}", wait_words(&level?)))
+        }),
+        RuleName::PoolUtilization => set.pool_utilization.as_ref().and_then(|rule| {
+            let felt = if is_critical && !rule.alone { ", while somebody waits" } else { "" };
+            Some(format!("{}{felt}", of_subject(&rule.levels)?))
+        }),
+        RuleName::Overcommit => Some("more may be opened than is usable".to_owned()),
+        RuleName::SourceUnreadable => set.source_unreadable.as_ref().map(|rule| match subject {
+            Subject::Source(name) if rule.subjects.contains_key(name) => {
+                let own = rule.subjects.get(name).copied().flatten().unwrap_or_default();
+                format!("unreadable for {}", spell(own))
+            }
+            Subject::Source(name) if name != crate::judge::source::POSTGRES => {
+                format!("unreadable for {}", spell(rule.others))
+            }
+            _ => format!(
                 "refused or stopped for {}, unreachable or slow for {}, starting for {}",
-                spell(r.refused_or_stopped),
-                spell(r.unreachable_or_slow),
-                spell(r.starting)
-            )
+                spell(rule.refused_or_stopped),
+                spell(rule.unreachable_or_slow),
+                spell(rule.starting)
+            ),
         }),
     };
     words.unwrap_or_else(|| "turned off".to_owned())
@@ -97,6 +208,13 @@ fn level_words(level: &Level) -> String {
         Threshold::Ratio { above, .. } => format!("above {} %", percent(above)),
         Threshold::Used { above, .. } => format!("above {above} connections"),
     };
+    if level.hold.is_zero() { line } else { format!("{line} for {}", spell(level.hold)) }
+}
+
+fn wait_words(level: &WaitLevel) -> String {
+    let many =
+        level.above_clients.map(|ratio| format!(", or {} % of clients wait", percent(ratio)));
+    let line = format!("waits above {}{}", spell(level.above), many.unwrap_or_default());
     if level.hold.is_zero() { line } else { format!("{line} for {}", spell(level.hold)) }
 }
 

@@ -58,10 +58,12 @@ impl Checker<'_> {
             return Vec::new();
         }
         let defaults = table(raw.app_pool_defaults.as_ref());
+        let named = target.poolers.iter().flatten().filter_map(|pooler| pooler.0.name.as_ref());
+        let poolers = named.map(|Val(name)| name.0.clone()).collect();
         let mut names = BTreeSet::new();
         let pools = written.iter().enumerate().filter_map(|(index, pool)| {
             let path = format!("{path}[{index}]");
-            let pool = self.app_pool(&path, &pool.0, &defaults)?;
+            let pool = self.app_pool(&path, &pool.0, &poolers, &defaults)?;
             if !names.insert(pool.application.clone()) {
                 let message = format!("two applications are called \"{}\"", pool.application);
                 let mistake = Mistake::new(join(&path, "application"), message);
@@ -82,6 +84,7 @@ impl Checker<'_> {
         &mut self,
         path: &str,
         pool: &RawAppPool,
+        poolers: &BTreeSet<String>,
         defaults: &RawAppPoolDefaults,
     ) -> Option<AppPoolSettings> {
         let application = pool.application.as_ref().map(|Val(name)| name.0.clone());
@@ -93,6 +96,14 @@ impl Checker<'_> {
         let (interval, timeout) = self.rhythm(path, pool, defaults)?;
         let credentials = self.credentials(path, pool);
         let metrics = self.pool_metrics(path, pool);
+        let through = pool.through.as_ref().map(|Val(name)| name.0.clone());
+        if let Some(pooler) = &through
+            && !poolers.contains(pooler)
+        {
+            let message = format!("no pooler of this target is called \"{pooler}\"");
+            let mistake = Mistake::new(join(path, "through"), message);
+            self.mistake(mistake.hint("name one of targets[].poolers, or take it out"));
+        }
         let resolve = |key: &str, file: &Option<Val<PathBuf>>| {
             file.as_ref().map(|Val(file)| self.places.resolve(&join(path, key), file))
         };
@@ -110,6 +121,7 @@ impl Checker<'_> {
             credentials: credentials?,
             ca_file: resolve("ca_file", &pool.ca_file),
             metrics: metrics?,
+            through,
         })
     }
 
@@ -172,7 +184,8 @@ impl Checker<'_> {
         let (interval, timeout) = (interval?, timeout?);
         self.within(&join(path, "interval"), interval, MIN_INTERVAL, MAX_TIMEOUT);
         let is_own = pool.timeout.is_some() || path == "app_pool_defaults";
-        let timeout = if is_own { timeout } else { timeout.min(interval) };
+        // What is wrong with the rhythm is said once.
+        let timeout = if is_own { timeout } else { timeout.min(interval).max(MIN_INTERVAL) };
         self.within(&join(path, "timeout"), timeout, MIN_INTERVAL, interval.max(MIN_INTERVAL));
         Some((interval, timeout))
     }

@@ -7,6 +7,7 @@
 mod app_pools;
 mod kinds;
 mod log;
+mod pool_rules;
 mod poolers;
 mod probes;
 mod receivers;

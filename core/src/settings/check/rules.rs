@@ -1,16 +1,17 @@
 //! What rules mean: those for all targets with those of one laid over them, key by key, and the
-//! lines and patience that come out of it.
+//! lines and patience that come out of it. The rules on pools are in [`super::pool_rules`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Checked, Checker, table};
-use crate::judge::rule::{Level, Levels, RuleSet, SourceRule, StateRule, SubjectRule, Threshold};
+use crate::judge::rule::{
+    Level, Levels, LoginsRule, RuleSet, SourceRule, StateRule, SubjectRule, Threshold,
+};
 use crate::settings::mistake::Mistake;
 use crate::settings::place::join;
 use crate::settings::raw::{
-    Raw, RawLevel, RawLevels, RawOccurrenceRule, RawRules, RawSourceRule, RawStateRule,
-    RawSubjectRule,
+    Raw, RawLevel, RawLevels, RawLoginsRule, RawRules, RawSourceRule, RawStateRule, RawSubjectRule,
 };
 use crate::settings::value::{Table, Val};
 
@@ -18,7 +19,7 @@ use crate::settings::value::{Table, Val};
 const CLEARS_A_TENTH_LOWER: u32 = 10;
 
 /// Tables of the same rule, the more general first, each with its path.
-type Layered<'a, T> = Vec<(Option<&'a Table<T>>, String)>;
+pub(super) type Layered<'a, T> = Vec<(Option<&'a Table<T>>, String)>;
 
 /// A value and the path of the key that it was written at.
 #[derive(Clone)]
@@ -67,13 +68,19 @@ impl Checker<'_> {
         let slots = self.levels_rule(&pick(&tables, "slots", |rules| rules.slots.as_ref()));
         let slots_full =
             self.state_rule(&pick(&tables, "slots_full", |rules| rules.slots_full.as_ref()));
-        let logins_refused = self.occurrence_rule(&pick(&tables, "logins_refused", |rules| {
-            rules.logins_refused.as_ref()
-        }));
+        let logins_refused = self
+            .logins_rule(&pick(&tables, "logins_refused", |rules| rules.logins_refused.as_ref()));
         let role_limit =
             self.subject_rule(&pick(&tables, "role_limit", |rules| rules.role_limit.as_ref()));
         let database_limit = self
             .subject_rule(&pick(&tables, "database_limit", |rules| rules.database_limit.as_ref()));
+        let pool_waiting =
+            self.waiting_rule(&pick(&tables, "pool_waiting", |rules| rules.pool_waiting.as_ref()));
+        let pool_utilization = self.utilization_rule(&pick(&tables, "pool_utilization", |rules| {
+            rules.pool_utilization.as_ref()
+        }));
+        let overcommit =
+            self.state_rule(&pick(&tables, "overcommit", |rules| rules.overcommit.as_ref()));
         let source_unreadable = self.source_rule(&pick(&tables, "source_unreadable", |rules| {
             rules.source_unreadable.as_ref()
         }));
@@ -83,6 +90,9 @@ impl Checker<'_> {
             logins_refused: logins_refused?,
             role_limit: role_limit?,
             database_limit: database_limit?,
+            pool_waiting: pool_waiting?,
+            pool_utilization: pool_utilization?,
+            overcommit: overcommit?,
             source_unreadable: source_unreadable?,
         })
     }
@@ -99,32 +109,32 @@ impl Checker<'_> {
         Some(Levels { warning: warning?, critical: critical? })
     }
 
-    /// What holds for every subject, and for those that are named. For a named one, what is set
-    /// for it counts before what a target sets for all.
     fn subject_rule(
         &mut self,
         tables: &Layered<'_, RawSubjectRule>,
     ) -> Checked<Option<SubjectRule>> {
-        let plain: Vec<(Option<Table<RawLevels>>, String)> = tables
-            .iter()
-            .map(|(rule, path)| (rule.map(|rule| Table(without_subjects(&rule.0))), path.clone()))
-            .collect();
-        let general: Layered<'_, RawLevels> =
-            plain.iter().map(|(rule, path)| (rule.as_ref(), path.clone())).collect();
-        let levels = self.levels(&general);
-        let mut subjects = BTreeMap::new();
-        for name in subject_names(tables) {
-            let mut named = general.clone();
-            for (rule, path) in tables {
-                let subject = rule.and_then(|rule| rule.0.subjects.as_ref()?.get(&name));
-                named.push((subject, join(&join(path, "subjects"), &name)));
-            }
-            let own: Layered<'_, RawLevels> = named[general.len()..].to_vec();
-            let enabled = is_enabled(&own, |rule| rule.enabled.as_ref());
-            subjects.insert(name, enabled.then_some(self.levels(&named)?));
-        }
-        let rule = SubjectRule { levels: levels?, subjects };
+        let general = layer(tables, |rule| {
+            let (warning, critical) = (rule.warning.clone(), rule.critical.clone());
+            RawLevels { enabled: None, warning, critical }
+        });
+        let rule = self.subject_levels(&general, &named(tables, |rule| rule.subjects.as_ref()))?;
         Some(is_enabled(tables, |rule| rule.enabled.as_ref()).then_some(rule))
+    }
+
+    /// What holds for every subject, and for those that are named.
+    pub(super) fn subject_levels(
+        &mut self,
+        general: &Owned<RawLevels>,
+        named: &Named<'_, RawLevels>,
+    ) -> Checked<SubjectRule> {
+        let levels = self.levels(&lend(general));
+        let mut subjects = BTreeMap::new();
+        for (name, own) in named {
+            let enabled = is_enabled(own, |rule| rule.enabled.as_ref());
+            let own = self.levels(&[lend(general), own.clone()].concat())?;
+            subjects.insert(name.clone(), enabled.then_some(own));
+        }
+        Some(SubjectRule { levels: levels?, subjects })
     }
 
     fn state_rule(&mut self, tables: &Layered<'_, RawStateRule>) -> Checked<Option<StateRule>> {
@@ -134,13 +144,12 @@ impl Checker<'_> {
         Some(is_enabled(tables, |rule| rule.enabled.as_ref()).then_some(rule))
     }
 
-    /// What happened has no length: there is nothing to wait for.
-    fn occurrence_rule(
-        &mut self,
-        tables: &Layered<'_, RawOccurrenceRule>,
-    ) -> Checked<Option<StateRule>> {
+    /// A refusal has happened and has no length: there is nothing to wait for. A login without an
+    /// answer has one.
+    fn logins_rule(&mut self, tables: &Layered<'_, RawLoginsRule>) -> Checked<Option<LoginsRule>> {
+        let unanswered = self.last(tables, "unanswered_for", |rule| rule.unanswered_for.as_ref());
         let keep = self.last(tables, "keep_firing_for", |rule| rule.keep_firing_for.as_ref());
-        let rule = StateRule { hold: Duration::ZERO, keep_firing_for: keep? };
+        let rule = LoginsRule { unanswered_for: unanswered?, keep_firing_for: keep? };
         Some(is_enabled(tables, |rule| rule.enabled.as_ref()).then_some(rule))
     }
 
@@ -150,25 +159,35 @@ impl Checker<'_> {
         let unreachable =
             self.last(tables, "unreachable_or_slow", |rule| rule.unreachable_or_slow.as_ref());
         let starting = self.last(tables, "starting", |rule| rule.starting.as_ref());
+        let others = self.last(tables, "others", |rule| rule.others.as_ref());
         let keep = self.last(tables, "keep_firing_for", |rule| rule.keep_firing_for.as_ref());
+        let mut subjects = BTreeMap::new();
+        for (name, own) in named(tables, |rule| rule.subjects.as_ref()) {
+            if !is_enabled(&own, |rule| rule.enabled.as_ref()) {
+                subjects.insert(name, None);
+            } else if let Some(Val(hold)) = latest(&own, |rule| rule.hold.as_ref()) {
+                subjects.insert(name, Some(*hold));
+            }
+        }
         let rule = SourceRule {
             refused_or_stopped: refused?,
             unreachable_or_slow: unreachable?,
             starting: starting?,
+            others: others?,
             keep_firing_for: keep?,
+            subjects,
         };
         Some(is_enabled(tables, |rule| rule.enabled.as_ref()).then_some(rule))
     }
 
     /// The value of a key in the most particular table that has it.
-    fn last<T, V: Clone>(
+    pub(super) fn last<T, V: Clone>(
         &mut self,
         tables: &Layered<'_, T>,
         key: &str,
         value: impl Fn(&T) -> Option<&Val<V>>,
     ) -> Option<V> {
-        let found = tables.iter().rev().find_map(|(table, _)| value(&table.as_ref()?.0));
-        self.required(&join(&tables[0].1, key), found)
+        self.required(&join(&tables[0].1, key), latest(tables, value))
     }
 
     fn level(&mut self, tables: &Layered<'_, RawLevel>) -> Checked<Option<Level>> {
@@ -300,30 +319,65 @@ fn pick<'a, T>(
 }
 
 /// One level out of each table of a rule.
-fn pick_level<'a>(
-    tables: &Layered<'a, RawLevels>,
+pub(super) fn pick_level<'a, T, L>(
+    tables: &Layered<'a, T>,
     key: &str,
-    level: impl Fn(&'a RawLevels) -> Option<&'a Table<RawLevel>>,
-) -> Layered<'a, RawLevel> {
+    level: impl Fn(&'a T) -> Option<&'a Table<L>>,
+) -> Layered<'a, L> {
     tables
         .iter()
         .map(|(rule, path)| (rule.and_then(|rule| level(&rule.0)), join(path, key)))
         .collect()
 }
 
+/// The value in the most particular table that has one.
+fn latest<'a, T, V>(
+    tables: &Layered<'a, T>,
+    value: impl Fn(&'a T) -> Option<&'a Val<V>>,
+) -> Option<&'a Val<V>> {
+    tables.iter().rev().find_map(|(table, _)| value(&(*table)?.0))
+}
+
 /// What the most particular table says that says anything; a rule is on until it is turned off.
-fn is_enabled<T>(tables: &Layered<'_, T>, enabled: impl Fn(&T) -> Option<&Val<bool>>) -> bool {
-    tables.iter().rev().find_map(|(table, _)| enabled(&table.as_ref()?.0)).is_none_or(|on| on.0)
+pub(super) fn is_enabled<'a, T>(
+    tables: &Layered<'a, T>,
+    enabled: impl Fn(&'a T) -> Option<&'a Val<bool>>,
+) -> bool {
+    latest(tables, enabled).is_none_or(|on| on.0)
 }
 
-fn without_subjects(rule: &RawSubjectRule) -> RawLevels {
-    RawLevels { enabled: None, warning: rule.warning.clone(), critical: rule.critical.clone() }
+/// Tables that were made out of others.
+pub(super) type Owned<T> = Vec<(Option<Table<T>>, String)>;
+
+/// The tables of each subject that is named somewhere.
+pub(super) type Named<'a, T> = BTreeMap<String, Layered<'a, T>>;
+
+/// The part of each table of a rule that holds for every subject.
+pub(super) fn layer<T, L>(tables: &Layered<'_, T>, part: impl Fn(&T) -> L) -> Owned<L> {
+    let part = |rule: Option<&Table<T>>| rule.map(|rule| Table(part(&rule.0)));
+    tables.iter().map(|(rule, path)| (part(*rule), path.clone())).collect()
 }
 
-fn subject_names(tables: &Layered<'_, RawSubjectRule>) -> BTreeSet<String> {
-    tables
-        .iter()
-        .filter_map(|(rule, _)| rule.as_ref()?.0.subjects.as_ref())
-        .flat_map(|subjects| subjects.keys().cloned())
-        .collect()
+/// The same to look at.
+pub(super) fn lend<T>(tables: &Owned<T>) -> Layered<'_, T> {
+    tables.iter().map(|(rule, path)| (rule.as_ref(), path.clone())).collect()
+}
+
+/// The own tables of each subject that is named in some table of a rule. What is set for one counts
+/// before what a target sets for all.
+pub(super) fn named<'a, T, L>(
+    tables: &Layered<'a, T>,
+    subjects: impl Fn(&'a T) -> Option<&'a BTreeMap<String, Table<L>>>,
+) -> Named<'a, L> {
+    let of = |rule: Option<&'a Table<T>>| rule.and_then(|rule| subjects(&rule.0));
+    let names: BTreeSet<&String> =
+        tables.iter().filter_map(|(rule, _)| of(*rule)).flat_map(BTreeMap::keys).collect();
+    let own = |name: &String| {
+        let own = tables.iter().map(|(rule, path)| {
+            let own = of(*rule).and_then(|subjects| subjects.get(name));
+            (own, join(&join(path, "subjects"), name))
+        });
+        own.collect()
+    };
+    names.into_iter().map(|name| (name.clone(), own(name))).collect()
 }

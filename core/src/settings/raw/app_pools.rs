@@ -14,6 +14,7 @@ use crate::settings::value::{LabelName, MetricsPath, Name, Table, Unit, Username
 #[serde(deny_unknown_fields)]
 pub(in crate::settings) struct RawAppPool {
     pub(in crate::settings) application: Option<Val<Name>>,
+    pub(in crate::settings) through: Option<Val<Name>>,
     pub(in crate::settings) scrape: Option<Vec<Val<Secret>>>,
     pub(in crate::settings) dns: Option<Val<bool>>,
     pub(in crate::settings) file_sd: Option<Val<PathBuf>>,

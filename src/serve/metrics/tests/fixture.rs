@@ -13,6 +13,7 @@ use plimsoll_core::reading::postgres::{
 use plimsoll_core::reading::{Logins, Part, Reading, Refusal};
 use plimsoll_core::status::{AlertStatus, IncidentStatus, Published, SlotsStatus, SourceStatus};
 
+use super::beside;
 use crate::clock;
 use crate::health::{Health, Histogram, LoopHealth, ReceiverHealth, ReloadHealth, StoreHealth};
 use crate::serve::metrics::{Scrape, process};
@@ -104,12 +105,10 @@ pub(super) fn target(name: &str, seen: Observation) -> Arc<Published> {
         state: "ok".to_owned(),
         error: None,
         last_success_at: Some(read_at),
+        age_seconds: Some(0.02),
         fallback: None,
     };
-    // Further sources come later; their failures look like this.
-    let log =
-        SourceStatus { source: "log".to_owned(), state: "stopped".to_owned(), ..postgres.clone() };
-    published.status.sources = vec![postgres, log];
+    published.status.sources = vec![postgres];
     published.status.alerts = vec![AlertStatus {
         rule: "slots".to_owned(),
         subject: String::new(),
@@ -131,6 +130,7 @@ pub(super) fn target(name: &str, seen: Observation) -> Arc<Published> {
     };
     let second = Duration::from_secs(1);
     published.reading = Some(Reading::of_postgres(read_at, second, postgres, Logins::default()));
+    beside::add(&mut published, read_at);
     Arc::new(published)
 }
 
@@ -162,6 +162,7 @@ fn incident(target: &str) -> IncidentStatus {
         peak: None,
         causes: Vec::new(),
         deliveries: Vec::new(),
+        bottleneck: None,
     }
 }
 
