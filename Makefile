@@ -6,6 +6,7 @@ KEEP ?=
 
 demo: ## the first drill, on a throwaway server, in two minutes; KEEP=1 goes on
 	scripts/need rust postgres
+	scripts/poolers any
 	cargo build --release
 	target/release/plimsoll drill run migration-042 $(if $(KEEP),--keep)
 
@@ -58,12 +59,17 @@ fuzz: ## what endpoints send, against the parser; SECONDS=600
 
 # What measures has a profile of its own, so that target/release/plimsoll stays what is shipped.
 MEASURE = cargo bench --profile measuring --bench line --
-LATER_EXPORTER = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plimsoll/prometheus-postgres-exporter-trixie
+LATER = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plimsoll
+LATER_EXPORTER = $(LATER)/prometheus-postgres-exporter-trixie
+BOUNCER_EXPORTER = $(LATER)/prometheus-pgbouncer-exporter-trixie
 
-bench: ## what Plimsoll costs, beside the exporter; 25 min on a quiet machine; BENCH="poll --ticks 20"
+bench: ## what Plimsoll costs, beside the exporters; 35 min on a quiet machine; BENCH="poll --ticks 20"
 	scripts/need rust postgres exporter
+	scripts/poolers 1.18
+	scripts/later-package trixie prometheus-pgbouncer-exporter $(BOUNCER_EXPORTER)
 	cargo build --release
-	$(MEASURE) $(BENCH)
+	$(MEASURE) $(BENCH) \
+	  --bouncer-exporter $(BOUNCER_EXPORTER)/usr/bin/prometheus-pgbouncer-exporter
 
 bench-blind: ## the staged faults, and what exporters and Plimsoll say of them; 7 min
 	scripts/need rust postgres exporter

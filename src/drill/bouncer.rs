@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio_postgres::Config;
 
 use super::DrillError;
 use super::server::binaries::Owner;
@@ -21,6 +22,9 @@ use crate::clock;
 
 /// The release that is in Debian 12, and so in more places than any other.
 pub const DEFAULT_RELEASE: &str = "1.18";
+
+/// The folders of `scripts/poolers`, in the order in which they are looked at if any will do.
+const CACHED: [&str; 4] = [DEFAULT_RELEASE, "any", "1.24", "1.26"];
 
 /// The program to take before all others.
 const PROGRAM_VARIABLE: &str = "PLIMSOLL_PGBOUNCER";
@@ -40,8 +44,8 @@ rm -rf "$1""#;
 /// What kind of pooler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Its release, such as `1.18`.
-    pub release: String,
+    /// Its release, such as `1.18`; `None` if any will do.
+    pub release: Option<String>,
     /// Lines of `[databases]`.
     pub databases: Vec<String>,
     /// Lines of `[users]`.
@@ -55,7 +59,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            release: DEFAULT_RELEASE.to_owned(),
+            release: Some(DEFAULT_RELEASE.to_owned()),
             databases: Vec::new(),
             users: Vec::new(),
             settings: Vec::new(),
@@ -73,6 +77,7 @@ pub struct Bouncer {
     folder: TempDir,
     _guard: Guard,
     program: PathBuf,
+    release: String,
     owner: Option<Owner>,
     options: Options,
     port: u16,
@@ -81,12 +86,12 @@ pub struct Bouncer {
 impl Bouncer {
     /// Starts one, and returns when it takes clients.
     pub async fn start(options: Options) -> Result<Self, DrillError> {
-        let program = program(&options.release)?;
+        let (program, release) = program(options.release.as_deref())?;
         let owner = Owner::needed()?;
         let folder = short_folder()?;
         let guard = Guard::new(AFTER_US, [folder.path()])?;
         let mut bouncer =
-            Self { child: None, folder, _guard: guard, program, owner, options, port: 0 };
+            Self { child: None, folder, _guard: guard, program, release, owner, options, port: 0 };
         bouncer.give(bouncer.folder.path())?;
         for attempt in 1.. {
             bouncer.port = free_port()?;
@@ -204,7 +209,7 @@ impl Bouncer {
     /// Ends it at once, whoever its clients are, and returns when it is gone.
     pub async fn stop(&mut self) -> Result<(), DrillError> {
         // Up to 1.22 SIGQUIT is no signal of its own; from 1.23 on SIGTERM waits for clients.
-        let minor = self.options.release.split('.').nth(1).and_then(|minor| minor.parse().ok());
+        let minor = self.release.split('.').nth(1).and_then(|minor| minor.parse().ok());
         let waits = minor.is_none_or(|minor: u32| minor >= 23);
         self.signal(if waits { Signal::QUIT } else { Signal::TERM })?;
         self.signal(Signal::CONT)?;
@@ -248,6 +253,18 @@ impl Bouncer {
         self.port
     }
 
+    /// A client of its, over TCP.
+    pub fn login(&self, role: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.port).user(role).dbname(database);
+        config
+    }
+
+    /// Its release, such as `1.18`.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
     /// Its address over TCP.
     pub fn url(&self, user: &str, database: &str) -> String {
         let (user, database) = (percent(user), percent(database));
@@ -287,17 +304,22 @@ impl Drop for Bouncer {
     }
 }
 
-/// The program of this release: the one that is named, the system's, or that of `scripts/poolers`.
-fn program(release: &str) -> Result<PathBuf, DrillError> {
+/// A program of this release, if one is named, and its release: the one that is named, the
+/// system's, or that of `scripts/poolers`.
+fn program(release: Option<&str>) -> Result<(PathBuf, String), DrillError> {
     let named = env::var_os(PROGRAM_VARIABLE).map(PathBuf::from);
-    let cached = cache().map(|cache| cache.join(release).join("pgbouncer"));
     let usual = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
+    let folders = release.map_or(CACHED.to_vec(), |release| vec![release]);
+    let in_cache = |folder| Some(cache()?.join(folder).join("pgbouncer"));
+    let cached = folders.into_iter().filter_map(in_cache);
     let places = named.into_iter().chain(usual.map(PathBuf::from)).chain(cached);
-    let is_it = |path: &PathBuf| release_of(path).is_some_and(|found| found == release);
-    places.into_iter().find(is_it).ok_or_else(|| DrillError::Missing {
-        what: format!("PgBouncer {release}"),
+    let mut found = places.filter_map(|path| release_of(&path).map(|release| (path, release)));
+    let is_it = |(_, found): &(PathBuf, String)| release.is_none_or(|wanted| wanted == found);
+    let wanted = release.unwrap_or("any");
+    found.find(is_it).ok_or_else(|| DrillError::Missing {
+        what: release.map_or("PgBouncer".to_owned(), |release| format!("PgBouncer {release}")),
         hint: format!(
-            "in Plimsoll's repository, `scripts/poolers {release}`; or name the program in \
+            "in Plimsoll's repository, `scripts/poolers {wanted}`; or name the program in \
              {PROGRAM_VARIABLE}"
         ),
     })

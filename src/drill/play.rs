@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use tokio::time::MissedTickBehavior;
 
+use super::bouncer::{self, Bouncer};
 use super::daemon::Daemon;
 use super::job::Job;
 use super::pool::Pool;
 use super::receiver::{Behaviour, Receiver};
 use super::record::{Page, Record, View};
-use super::scenario::{Action, Condition, Scenario, Step};
+use super::scenario::{Action, Condition, PoolerPart, Scenario, Step};
 use super::server::{Options, Server};
 use super::{DrillError, RunOptions, say};
 use crate::chain::chain;
@@ -28,11 +29,13 @@ pub struct Stage {
     scenario: Scenario,
     pools: BTreeMap<String, Pool>,
     jobs: BTreeMap<String, Job>,
+    bouncer: Option<Bouncer>,
     server: Server,
 }
 
 impl Stage {
-    /// A server as the scenario wants it, with its setup in it, and nobody on it.
+    /// A server as the scenario wants it, with its setup in it, and nobody on it; and a pooler
+    /// before it, if it wants one.
     pub async fn set(scenario: Scenario, major: Option<u32>) -> Result<Self, DrillError> {
         let part = &scenario.server;
         let options = Options {
@@ -50,7 +53,16 @@ impl Stage {
             })?;
         }
         superuser.close().await;
-        Ok(Self { scenario, pools: BTreeMap::new(), jobs: BTreeMap::new(), server })
+        let bouncer = match &scenario.pooler {
+            Some(pooler) => Some(Bouncer::start(before(&server, &scenario, pooler)).await?),
+            None => None,
+        };
+        Ok(Self { scenario, pools: BTreeMap::new(), jobs: BTreeMap::new(), bouncer, server })
+    }
+
+    /// The pooler before it.
+    pub fn bouncer(&self) -> Option<&Bouncer> {
+        self.bouncer.as_ref()
     }
 
     /// The server.
@@ -90,6 +102,10 @@ impl Stage {
     async fn start(&mut self, application: &str) -> Result<String, DrillError> {
         let login = self.server.login("postgres", "postgres");
         if let Some(part) = self.scenario.pool(application) {
+            let login = match (&part.through, &self.bouncer) {
+                (Some(_), Some(bouncer)) => bouncer.login("postgres", "postgres"),
+                _ => login,
+            };
             let pool = Pool::start(login, part, self.scenario.seed).await?;
             let open = pool.counts().open;
             self.pools.insert(application.to_owned(), pool);
@@ -120,6 +136,25 @@ impl Stage {
     }
 }
 
+/// A pooler that leads to the server, for everybody who goes through it.
+fn before(server: &Server, scenario: &Scenario, pooler: &PoolerPart) -> bouncer::Options {
+    let roles = scenario.pools.iter().filter(|pool| pool.through.is_some());
+    bouncer::Options {
+        release: None,
+        databases: vec![format!("postgres = host=127.0.0.1 port={}", server.port())],
+        settings: pooler.settings.clone().into_iter().collect(),
+        passwords: roles.map(|pool| (pool.role.clone(), String::new())).collect(),
+        ..bouncer::Options::default()
+    }
+}
+
+/// What the daemon is told of it.
+fn watched(bouncer: &Bouncer, pooler: &PoolerPart) -> String {
+    let text = |text: &str| toml::Value::String(text.to_owned());
+    let (name, url) = (text(&pooler.name), text(&bouncer.url("stats", "pgbouncer")));
+    format!("[[targets.poolers]]\nname = {name}\nurl = {url}\n")
+}
+
 /// A stage with the daemon that watches it, and the record of it.
 pub(super) struct Play<'a> {
     stage: Stage,
@@ -144,13 +179,22 @@ impl<'a> Play<'a> {
         let scenario = &stage.scenario;
         let postgres = stage.server.url(&scenario.target.role, "postgres");
         let webhook = format!("{}/plimsoll", receiver.url());
-        let daemon = Daemon::start(&options.program, &scenario.target, &postgres, &webhook).await?;
+        let more = match (&stage.bouncer, &scenario.pooler) {
+            (Some(bouncer), Some(pooler)) => watched(bouncer, pooler),
+            _ => String::new(),
+        };
+        let (program, target) = (&options.program, &scenario.target);
+        let daemon = Daemon::start_with(program, target, &postgres, &webhook, &more).await?;
+        let (major, port) = (stage.server.major(), stage.server.port());
+        let before = stage.bouncer.as_ref().map(|bouncer| {
+            format!("PgBouncer {} on port {} before ", bouncer.release(), bouncer.port())
+        });
         say(
             out,
             &format!(
-                "PostgreSQL {} on port {}, {} run with the settings that it is shipped with\n",
-                stage.server.major(),
-                stage.server.port(),
+                "{}PostgreSQL {major} on port {port}, {} run with the settings that it is shipped \
+                 with\n",
+                before.unwrap_or_default(),
                 options.program.display(),
             ),
         )?;
@@ -280,6 +324,9 @@ impl<'a> Play<'a> {
         say(self.out, &format!("  http://{daemon}/api/v1/targets/{target}"))?;
         say(self.out, &format!("  http://{daemon}/api/v1/incidents"))?;
         say(self.out, &format!("  psql {postgres}"))?;
+        if let Some(bouncer) = &self.stage.bouncer {
+            say(self.out, &format!("  psql {}", bouncer.url("stats", "pgbouncer")))?;
+        }
         say(self.out, &format!("  {}", configuration.display()))
     }
 
@@ -299,6 +346,7 @@ impl<'a> Play<'a> {
         drop(stage.pools);
         drop(stage.jobs);
         let status = daemon.stop().await?;
+        drop(stage.bouncer);
         drop(stage.server);
         let mut record = record;
         if !status.success() {

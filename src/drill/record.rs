@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use plimsoll_core::status::{SlotsStatus, TargetStatus};
+use plimsoll_core::status::{AlertStatus, SlotsStatus, TargetStatus};
 use serde::Deserialize;
 
 use super::receiver::Received;
@@ -23,6 +23,8 @@ pub struct View {
     pub states: BTreeMap<String, u32>,
     /// Sessions that wait for a lock.
     pub waiting_for_lock: u32,
+    /// Who waits for a connection of a pool, all together; `None` if no pool is watched.
+    pub waiting_for_pool: Option<u32>,
     /// The severity of the open incident.
     pub incident: Option<String>,
     /// Alerts that wait for their patience, as `slots warning`.
@@ -40,7 +42,9 @@ impl View {
             *counts.entry(state.to_owned()).or_insert(0) += holder.connections;
         }
         let alerts = |state: &str| {
-            let of_it = status.alerts.iter().filter(|alert| alert.state == state);
+            // Advice pages nobody, and may stand all the time.
+            let tells = |alert: &&AlertStatus| alert.state == state && alert.severity != "info";
+            let of_it = status.alerts.iter().filter(tells);
             of_it.map(|alert| format!("{} {}", alert.rule, alert.severity)).collect()
         };
         Self {
@@ -48,6 +52,11 @@ impl View {
             slots: status.slots,
             states: counts,
             waiting_for_lock: status.holders.iter().map(|h| h.waiting_for_lock).sum(),
+            waiting_for_pool: status
+                .pools
+                .iter()
+                .filter_map(|pool| pool.waiting)
+                .reduce(|a, b| a + b),
             incident: status.incident.as_ref().map(|incident| incident.severity.clone()),
             pending: alerts("pending"),
             firing: alerts("firing"),
@@ -71,6 +80,9 @@ impl View {
         add(format!(" (waiting for a lock {waiting:>2})"));
         add(format!("  idle {:>2}", count("idle")));
         add(format!("  in transaction {in_transaction:>2}"));
+        if let Some(waiting) = self.waiting_for_pool {
+            add(format!("  waiting at the pooler {waiting:>2}"));
+        }
         let told = match &self.incident {
             Some(severity) => format!("  incident {severity}: {}", self.firing.join(", ")),
             None if self.pending.is_empty() => "  calm".to_owned(),

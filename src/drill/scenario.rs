@@ -39,6 +39,8 @@ pub struct Scenario {
     pub server: ServerPart,
     /// How Plimsoll sees it.
     pub target: TargetPart,
+    /// A PgBouncer before the server.
+    pub pooler: Option<PoolerPart>,
     /// What is in the server before anything happens.
     #[serde(default)]
     pub setup: SetupPart,
@@ -78,6 +80,17 @@ pub struct TargetPart {
     pub labels: std::collections::BTreeMap<String, String>,
 }
 
+/// A PgBouncer before the server, which Plimsoll watches as well.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolerPart {
+    /// Its name, for Plimsoll and for pools.
+    pub name: String,
+    /// Settings of `[pgbouncer]`.
+    #[serde(default)]
+    pub settings: std::collections::BTreeMap<String, String>,
+}
+
 /// What is in the server before anything happens.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +107,8 @@ pub struct PoolPart {
     pub application: String,
     /// As whom it logs in.
     pub role: String,
+    /// The pooler through which it goes, if it goes through one.
+    pub through: Option<String>,
     /// Sessions that it keeps open.
     pub floor: u32,
     /// Sessions that it opens at most.
@@ -291,6 +306,11 @@ impl Scenario {
         let mut found = Vec::new();
         for pool in &self.pools {
             let PoolPart { application, floor, ceiling, requests_per_second, rows, .. } = pool;
+            if let Some(name) = &pool.through
+                && self.pooler.as_ref().is_none_or(|pooler| pooler.name != *name)
+            {
+                found.push(format!("pool {application}: there is no pooler {name}"));
+            }
             if ceiling < floor {
                 found.push(format!("pool {application}: ceiling {ceiling} is below floor {floor}"));
             }
@@ -383,6 +403,7 @@ mod tests {
         check(("within = \"75s\"\n", ""), "step 4: `until` and `within` go together");
         check(("utilization_above = 0.80", "utilization_above = 80"), "step 3: 80 is no part");
         check(("ceiling = 40", "ceiling = 20"), "ceiling 20 is below floor 30");
+        check(("through = \"pgbouncer\"", "through = \"pgcat\""), "there is no pooler pgcat");
         check(("event = \"update\"", "event = \"page\""), "unknown variant `page`");
     }
 

@@ -62,7 +62,7 @@ fn database(name: &str, server: &Server, more: &str) -> String {
 fn options(databases: Vec<String>) -> Options {
     // Who is trusted is still one of the list.
     let passwords = vec![("batch".to_owned(), String::new())];
-    Options { release: release(), databases, passwords, ..Options::default() }
+    Options { release: Some(release()), databases, passwords, ..Options::default() }
 }
 
 async fn bouncer(options: Options) -> Bouncer {

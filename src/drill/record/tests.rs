@@ -32,6 +32,7 @@ fn view(second: i64, used: u32) -> View {
         slots: Some(slots(used)),
         states: BTreeMap::new(),
         waiting_for_lock: 0,
+        waiting_for_pool: None,
         incident: None,
         pending: Vec::new(),
         firing: Vec::new(),

@@ -17,7 +17,7 @@ const RELEASE_VARIABLE: &str = "PLIMSOLL_TEST_PGBOUNCER";
 async fn bouncer(server: &Server, settings: &[(&str, &str)]) -> Bouncer {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let options = Options {
-        release: std::env::var(RELEASE_VARIABLE).unwrap_or_else(|_| DEFAULT_RELEASE.to_owned()),
+        release: std::env::var(RELEASE_VARIABLE).ok().or(Some(DEFAULT_RELEASE.to_owned())),
         databases: vec![format!("* = host=127.0.0.1 port={}", server.port())],
         settings: settings.iter().map(own).collect(),
         passwords: vec![own(&(APPLICATION, "right-canary"))],
