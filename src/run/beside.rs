@@ -27,12 +27,12 @@ use crate::health::Health;
 
 /// What the sources of one target are told.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// By their names, as all of them.
-    pub(super) logs: BTreeMap<String, LogSource>,
-    pub(super) probes: BTreeMap<String, ProbeSource>,
-    pub(super) poolers: BTreeMap<String, PoolerSource>,
-    pub(super) app_pools: BTreeMap<String, AppPoolSource>,
+    pub(crate) logs: BTreeMap<String, LogSource>,
+    pub(crate) probes: BTreeMap<String, ProbeSource>,
+    pub(crate) poolers: BTreeMap<String, PoolerSource>,
+    pub(crate) app_pools: BTreeMap<String, AppPoolSource>,
 }
 
 /// The running sources of one target.

@@ -30,10 +30,12 @@ use crate::health::{Health, ReloadHealth};
 use crate::load::{LoadError, LoadRequest, load};
 use crate::serve::{self, ServeError};
 use crate::store::{Store, StoreError};
+pub(crate) use beside::Told;
+pub(crate) use rules::rules_of;
 use sender::{Receivers, ReceiversError, Sending};
 use signals::{Heard, Signals};
-pub(crate) use targets::source_of;
 use targets::{TargetError, Targets};
+pub(crate) use targets::{source_of, told};
 
 /// The HTTP server has so long to end what it answers. With the grace of the sender (20 s by
 /// default), the wait for the last commits and for the file, all is over within the 30 s that

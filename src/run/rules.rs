@@ -9,7 +9,7 @@ use plimsoll_core::settings::{ReceiverSettings, Settings, TargetSettings};
 use crate::notify::manners;
 
 /// The rules of one target and the receivers that hear of it.
-pub(super) fn rules_of(settings: &Settings, target: &TargetSettings) -> Rules {
+pub(crate) fn rules_of(settings: &Settings, target: &TargetSettings) -> Rules {
     Rules {
         target: TargetIdentity {
             name: target.name.clone(),

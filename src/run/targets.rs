@@ -208,7 +208,7 @@ pub(crate) fn source_of(
 }
 
 /// What the other sources of a target are told.
-fn told(target: &TargetSettings, settings: &Settings) -> Result<Told, TargetError> {
+pub(crate) fn told(target: &TargetSettings, settings: &Settings) -> Result<Told, TargetError> {
     let failed = |source| TargetError { name: target.name.clone(), source };
     let mut told = Told::default();
     if let Some(log) = &target.log {

@@ -1,14 +1,17 @@
 //! `plimsoll check`: looks whether every target can be watched and every receiver told, beside a
 //! daemon or before there is one, and prints what is well, what is not, and what mends it.
 //!
-//! It changes nothing, sends nothing, and has one connection at a server, for a moment. What is
-//! read is read by `collect`, `notify` and `store`; here it is judged and shown.
+//! It changes nothing, sends nothing, and has one connection at a server, for a moment, and after
+//! it one for each probe. What is read is read by `collect`, `notify` and `store`; here it is
+//! judged and shown.
 
+mod beside;
 mod fallback;
 pub(super) mod finding;
 mod machine;
 mod receiver;
 mod slots;
+mod sources;
 pub(super) mod statement_log;
 pub(super) mod target;
 #[cfg(test)]
@@ -27,7 +30,7 @@ use crate::chain::chain;
 use crate::collect::postgres::inspect::{inspect, names_of};
 use crate::load::{DEFAULT_FILE, LoadError, LoadRequest, Overrides, load};
 use crate::notify::http::Client;
-use crate::run::{parse_postgres, source_of};
+use crate::run::{parse_postgres, rules_of, source_of, told};
 use finding::{Finding, Findings, Subject};
 use target::Wanted;
 
@@ -36,8 +39,8 @@ const AT_ONCE: usize = 32;
 
 const MORE_HELP: &str = "\
 It changes nothing and sends nothing, and may run beside the daemon. At each server it logs in
-once. Settings come from files, then variables (PLIMSOLL_…, two underscores between two keys),
-then these flags, as with `plimsoll run`.
+once, and once more for each probe. Settings come from files, then variables (PLIMSOLL_…, two
+underscores between two keys), then these flags, as with `plimsoll run`.
 
 Ends with 0 if nothing is wrong, warnings included; 1 if a receiver or this machine is in
 trouble; 3 if the settings cannot be used; 4 if a target is in trouble. Of several, the first of
@@ -174,8 +177,9 @@ async fn look(settings: &Settings, rest: Duration) -> Findings {
 
 async fn look_at_target(target: &TargetSettings, settings: &Settings, rest: Duration) -> Subject {
     let name = target.name.clone();
-    let source = match source_of(target, settings) {
-        Ok(source) => Arc::new(source),
+    let prepared = source_of(target, settings).and_then(|it| Ok((it, told(target, settings)?)));
+    let (source, told) = match prepared {
+        Ok((source, told)) => (Arc::new(source), told),
         Err(error) => {
             let findings = vec![Finding::wrong("settings", chain(&error))];
             return Subject {
@@ -185,12 +189,17 @@ async fn look_at_target(target: &TargetSettings, settings: &Settings, rest: Dura
             };
         }
     };
-    let findings = match inspect(Arc::clone(&source), rest).await {
-        Ok(seen) => target::find(&Wanted { levels: target.rules.slots, rest }, &seen),
+    let seen = inspect(Arc::clone(&source), rest).await;
+    let mut findings = match &seen {
+        Ok(seen) => target::find(&Wanted { levels: target.rules.slots, rest }, seen),
         Err(failure) => {
             let (role, database) = names_of(&source);
-            vec![target::unseen(role, database, &failure)]
+            vec![target::unseen(role, database, failure)]
         }
     };
+    // Only then: in a full server each login holds a slot, and a probe's is one.
+    let reading = beside::read(told, seen.as_ref()).await;
+    let sources = rules_of(settings, target).sources;
+    findings.extend(sources::find(&reading, &sources, seen.as_ref().ok()));
     Subject { name, address: source.conninfo.address(), findings }
 }

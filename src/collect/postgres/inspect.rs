@@ -48,7 +48,8 @@ const SETTINGS: &str = "
     SELECT s.name, s.setting, s.source
     FROM pg_catalog.pg_settings AS s
     WHERE s.name LIKE 'log\\_%' OR s.name LIKE 'tcp\\_%' OR s.name LIKE 'auto\\_explain.%'
-        OR s.name IN ('track_activities', 'reserved_connections', 'pgaudit.log')";
+        OR s.name IN ('track_activities', 'reserved_connections', 'pgaudit.log', 'lc_messages',
+            'update_process_title')";
 
 /// Who has a setting of their own for `track_activities`.
 const OVERRIDES: &str = "

@@ -50,8 +50,8 @@ async fn check_says_what_it_does() {
               Print help (see a summary with '-h')
 
     It changes nothing and sends nothing, and may run beside the daemon. At each server it logs in
-    once. Settings come from files, then variables (PLIMSOLL_…, two underscores between two keys),
-    then these flags, as with `plimsoll run`.
+    once, and once more for each probe. Settings come from files, then variables (PLIMSOLL_…, two
+    underscores between two keys), then these flags, as with `plimsoll run`.
 
     Ends with 0 if nothing is wrong, warnings included; 1 if a receiver or this machine is in
     trouble; 3 if the settings cannot be used; 4 if a target is in trouble. Of several, the first of

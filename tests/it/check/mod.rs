@@ -6,6 +6,7 @@ mod help;
 mod receivers;
 mod secrets;
 mod setup_sql;
+mod sources;
 mod state;
 mod targets;
 
