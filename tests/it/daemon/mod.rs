@@ -13,6 +13,7 @@ mod line;
 mod probes;
 mod reload;
 mod secrets;
+mod sources;
 mod surroundings;
 
 use std::path::Path;
