@@ -52,8 +52,8 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     }
     let mut report = Report::new("blind", &versions);
     report.note(&format!(
-        "Each was asked {} s after the fault, at the same moment; Plimsoll with the shipped rules, \
-         and its page was awaited for {} s. *The usual rule* is \
+        "Each was asked {} s after the fault, at the same moment; Plimsoll with the shipped rules \
+         and a login every 10 s (a probe), and its page was awaited for {} s. *The usual rule* is \
          `sum(pg_stat_activity_count) / on() pg_settings_max_connections > {USUAL_RULE}`.",
         parameters.after, parameters.page_wait
     ));
@@ -71,7 +71,7 @@ async fn observe(
     let superuser = prepared(&server).await?;
     let version: String = superuser.query_one("SHOW server_version", &[]).await?.get(0);
     let _at_rest = faults::at_rest(&server).await?;
-    let (daemon, receiver) = watched(parameters, &server, "").await?;
+    let (daemon, receiver) = watched(parameters, &server, &probe(&server)).await?;
     let mut running = Vec::new();
     for program in exporters {
         let exporter = Exporter::start(program, &server).await?;
@@ -100,6 +100,12 @@ async fn observe(
     row.push(said_by_plimsoll(&status?, page, refused, parameters.page_wait));
     end(daemon, running, staged);
     Ok((row, format!("PostgreSQL {version}")))
+}
+
+/// A login as the application makes it, at the rhythm that it is shipped with.
+fn probe(server: &Server) -> String {
+    let url = server.url("app", "postgres");
+    format!("[[targets.probes]]\nname = \"application\"\nurl = \"{url}\"\n")
 }
 
 /// The daemon ends before the server does, so that it does not see it go.

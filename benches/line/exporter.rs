@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use plimsoll::clock;
+use plimsoll::drill::bouncer::Bouncer;
 use plimsoll::drill::server::Server;
 use plimsoll::drill::server::guard::Guard;
 
@@ -28,16 +29,28 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// Starts one, and returns once it listens.
+    /// Starts one for a server, and returns once it listens.
     pub(super) async fn start(program: &Path, server: &Server) -> Measured<Self> {
+        let url = format!("{}?sslmode=disable", server.url("exporter", "postgres"));
+        let mut command = Command::new(program);
+        command.env_clear().env("DATA_SOURCE_NAME", url);
+        Self::run(program, command).await
+    }
+
+    /// Starts one for a pooler.
+    pub(super) async fn of_pgbouncer(program: &Path, bouncer: &Bouncer) -> Measured<Self> {
+        let url = format!("{}?sslmode=disable", bouncer.url("stats", "pgbouncer"));
+        let mut command = Command::new(program);
+        command.env_clear().arg(format!("--pgBouncer.connectionString={url}"));
+        Self::run(program, command).await
+    }
+
+    async fn run(program: &Path, mut command: Command) -> Measured<Self> {
         let version = version(program)?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let url = format!("{}?sslmode=disable", server.url("exporter", "postgres"));
-        let child = Command::new(program)
+        let child = command
             .arg(format!("--web.listen-address={address}"))
-            .env_clear()
-            .env("DATA_SOURCE_NAME", url)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

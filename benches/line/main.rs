@@ -13,12 +13,14 @@ mod commit;
 mod exporter;
 mod faults;
 mod http;
+mod instances;
 mod latency;
 mod machine;
 mod memory;
 mod meter;
 mod parameters;
 mod poll;
+mod pooler;
 mod publish;
 mod report;
 mod scrape;
@@ -87,6 +89,8 @@ async fn run(part: Part, parameters: &Parameters) -> Measured<Report> {
         Part::Commit => commit::measure(parameters).await,
         Part::Burst => burst::measure(parameters).await,
         Part::Memory => memory::measure(parameters).await,
+        Part::Pooler => pooler::measure(parameters).await,
+        Part::Instances => instances::measure(parameters).await,
         Part::Blind => blind::measure(parameters).await,
         Part::Publish => publish::publish(parameters),
     }

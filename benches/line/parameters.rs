@@ -21,6 +21,10 @@ pub(super) enum Part {
     Burst,
     /// Resident memory after some minutes.
     Memory,
+    /// What looking at PgBouncer costs it, beside the exporter for it.
+    Pooler,
+    /// What asking a hundred instances for their pools costs us.
+    Instances,
     /// The staged faults, and what everybody says of them. Not part of the default.
     Blind,
     /// Puts the saved tables between their marks in README.md and docs/benchmarks.md.
@@ -38,16 +42,20 @@ impl Part {
             Self::Commit => "commit",
             Self::Burst => "burst",
             Self::Memory => "memory",
+            Self::Pooler => "pooler",
+            Self::Instances => "instances",
             Self::Blind => "blind",
             Self::Publish => "publish",
         }
     }
 
     /// All that `make bench` runs, the short ones first.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Size,
         Self::Commit,
         Self::Burst,
+        Self::Instances,
+        Self::Pooler,
         Self::Scrape,
         Self::Poll,
         Self::Latency,
@@ -112,12 +120,36 @@ pub(super) struct Parameters {
     #[arg(long, default_value_t = 10.0)]
     pub(super) minutes: f64,
 
+    /// pooler: clients of PgBouncer, of whom none waits
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) clients: usize,
+
+    /// pooler: looks, and scrapes of the exporter, after work and as many after rest
+    #[arg(long, default_value_t = 60)]
+    pub(super) looks: u32,
+
+    /// pooler: the exporter to compare with, which `make bench` fetches
+    #[arg(long, default_value = "/usr/bin/prometheus-pgbouncer-exporter")]
+    pub(super) bouncer_exporter: PathBuf,
+
+    /// instances: how many
+    #[arg(long, default_value_t = 100)]
+    pub(super) instances: usize,
+
+    /// instances: rounds, one a second
+    #[arg(long, default_value_t = 60)]
+    pub(super) rounds: u32,
+
+    /// instances: what each of them shows
+    #[arg(long, default_value_t = 20_000)]
+    pub(super) page_bytes: usize,
+
     /// blind: seconds from the fault to the moment at which everybody is asked
     #[arg(long, default_value_t = 5)]
     pub(super) after: u32,
 
     /// blind: seconds from the fault for which Plimsoll's page is awaited
-    #[arg(long, default_value_t = 45)]
+    #[arg(long, default_value_t = 60)]
     pub(super) page_wait: u32,
 
     /// The program that is measured

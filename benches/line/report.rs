@@ -101,7 +101,8 @@ pub(super) fn summary(reports: &[Report]) -> String {
 }
 
 /// The parts whose limits are in the summary, in its order.
-const SUMMED_UP: [&str; 7] = ["poll", "scrape", "memory", "size", "latency", "commit", "burst"];
+const SUMMED_UP: [&str; 9] =
+    ["poll", "scrape", "memory", "size", "latency", "commit", "burst", "pooler", "instances"];
 
 /// Saves one table of all limits that were measured so far, in this run or before.
 pub(super) fn save_summary(out: &Path) -> Measured<()> {
