@@ -25,6 +25,9 @@ use crate::collect::pooler::PoolerSource;
 use crate::collect::probe::ProbeSource;
 use crate::health::Health;
 
+/// So many probes that were taken out of the settings are remembered.
+const MAX_LEFT: usize = 64;
+
 /// What the sources of one target are told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Told {
@@ -44,6 +47,8 @@ pub(super) struct Beside {
     mailboxes: channel::Sender<Arc<Mailboxes>>,
     /// What the server itself shows, for those that heed it; `None` while that is unknown.
     slots: channel::Receiver<Option<Slots>>,
+    /// Probes that are not named any more.
+    left: BTreeMap<String, ProbeSource>,
     logging: channel::Sender<Option<Arc<Logging>>>,
 }
 
@@ -83,6 +88,7 @@ impl Beside {
             app_pools: Kind::default(),
             mailboxes,
             slots,
+            left: BTreeMap::new(),
             logging: channel::channel(None).0,
         };
         (beside, seen)
@@ -99,8 +105,15 @@ impl Beside {
             log.server = ServerLogging(self.logging.subscribe());
         }
         self.logs.apply(target, told.logs, health);
+        // One that is named again later may still have a login that nobody has answered.
+        for (name, running) in &self.probes.running {
+            if !told.probes.contains_key(name) && self.left.len() < MAX_LEFT {
+                self.left.insert(name.clone(), running.told.clone());
+            }
+        }
         let probes = told.probes.into_iter().map(|(name, probe)| {
             let before = self.probes.running.get(&name).map(|running| &running.told);
+            let before = before.or(self.left.get(&name));
             let probe = probe.in_place_of(before, self.slots.clone());
             (name, probe)
         });

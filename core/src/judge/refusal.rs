@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::rule::words::clean;
 use super::source;
 use crate::reading::log::LineKind;
-use crate::reading::probe::Attempt;
+use crate::reading::probe::{Attempt, Steps};
 use crate::reading::{FailureKind, Reading, Refusal, RefusedLogin};
 
 /// Who saw logins refused for one reason.
@@ -60,14 +60,14 @@ pub fn of_attempt(attempt: &Attempt) -> Option<Refusal> {
     }
 }
 
-/// Whether a probe's login reached something and has no answer: neither let in nor refused. One
-/// that was let in and waits for the first answer hangs elsewhere: in a pooler's queue, or behind a
-/// lock.
+/// Whether a probe's login reached something and has no answer: neither let in nor refused; or
+/// could not set out, because an earlier one is still open there. One that was let in and waits for
+/// the first answer hangs elsewhere: in a pooler's queue, or behind a lock.
 pub fn is_unanswered(attempt: &Attempt) -> bool {
     let Err(failure) = &attempt.outcome else { return false };
     let steps = attempt.steps;
     let has_reached = steps.connect.is_some() && steps.authentication.is_none();
-    failure.kind == FailureKind::TooSlow && has_reached
+    failure.kind == FailureKind::TooSlow && (has_reached || steps == Steps::default())
 }
 
 /// Who saw logins refused since the reading before, by reason. No refused walsender is among them:
@@ -132,4 +132,33 @@ pub fn counted(reading: &Reading) -> Vec<RefusedLogin> {
     }
     let refused = counts.into_iter().filter(|(_, count)| *count > 0);
     refused.map(|(reason, count)| RefusedLogin { reason, count }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::reading::Failure;
+
+    #[test]
+    fn a_login_that_cannot_set_out_for_an_earlier_one_is_unanswered_as_that_one_was() {
+        let took = Some(Duration::from_millis(1));
+        let reached = Steps { connect: took, ..Steps::default() };
+        let let_in = Steps { authentication: took, ..reached };
+        let cases = [
+            (FailureKind::TooSlow, reached, true),
+            (FailureKind::TooSlow, Steps::default(), true),
+            (FailureKind::TooSlow, let_in, false),
+            (FailureKind::Unreachable, Steps::default(), false),
+            (FailureKind::NotAllowed, reached, false),
+        ];
+        for (kind, steps, expected) in cases {
+            let failure = Failure { kind, text: String::new(), sqlstate: None };
+            let attempt = Attempt { at: Timestamp::UNIX_EPOCH, outcome: Err(failure), steps };
+            assert_eq!(is_unanswered(&attempt), expected, "{attempt:?}");
+        }
+    }
 }

@@ -44,7 +44,7 @@ pub struct Published {
     pub log_lines_total: BTreeMap<&'static str, u64>,
     /// Logins of probes since the start, by the probe's name and how they went.
     pub probe_logins_total: BTreeMap<(String, &'static str), u64>,
-    /// Those who gave up waiting since the start, by pool; at most [`MAX_POOLS_COUNTED`].
+    /// Those who gave up waiting since the start, by pool; at most a thousand pools.
     pub timeouts_total: BTreeMap<PoolName, u64>,
     /// The pools that are known.
     pub pools: Vec<PoolState>,

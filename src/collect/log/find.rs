@@ -110,7 +110,7 @@ fn list(pattern: &Path) -> io::Result<Vec<Found>> {
     Ok(all)
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }

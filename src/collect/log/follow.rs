@@ -16,7 +16,7 @@ use plimsoll_core::reading::postgres::Logging;
 use plimsoll_core::reading::{Failure, FailureKind};
 
 use super::LogSource;
-use super::find::{Found, Identity, failure, find, is_pattern, no_file};
+use super::find::{Found, Identity, failure, find, folder_of, is_pattern, no_file};
 use super::prefix::Prefix;
 use super::reader::{FIRST_LINE_BYTES, Reader, by_first_line, by_name};
 use super::tally::Tally;
@@ -166,6 +166,10 @@ impl Follower {
         if !self.has_begun {
             self.known = found.iter().map(|one| (one.identity, one.size)).collect();
             self.has_begun = true;
+        }
+        // A volume that is gone for a while will have the same files again.
+        if found.is_empty() && !folder_of(&self.told.path).is_dir() {
+            return;
         }
         let there: BTreeSet<Identity> = found.iter().map(|one| one.identity).collect();
         self.known.retain(|identity, _| there.contains(identity));

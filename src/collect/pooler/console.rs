@@ -26,7 +26,7 @@ pub(super) struct Console {
     /// Ends the task that drives the connection.
     pub(super) drive: AbortHandle,
     /// What the connection ended of: those who ask are only told that it has.
-    pub(super) ended: oneshot::Receiver<Option<tokio_postgres::Error>>,
+    pub(super) ended: Option<oneshot::Receiver<Option<tokio_postgres::Error>>>,
     /// What it said of itself at the login.
     pub(super) server_version: String,
 }
@@ -44,7 +44,9 @@ impl Console {
             let answer = self.answer(command, wanted).await;
             match answer {
                 Err(AskError::Lost(said)) if self.client.is_closed() => {
-                    match (&mut self.ended).await {
+                    // It is said once.
+                    let Some(ended) = self.ended.take() else { return Err(AskError::Lost(said)) };
+                    match ended.await {
                         Ok(Some(error)) => Err(AskError::of(&error)),
                         _ => Err(AskError::Lost(said)),
                     }

@@ -72,6 +72,10 @@ impl Known {
                 let mut rows = answer.rows();
                 rows.next().and_then(|row| row.some_text("version")).map(str::to_owned)
             }
+            // What ended the session with it is no answer.
+            Err(error @ AskError::Unusable(_)) if console.client.is_closed() => {
+                return Err((command, error));
+            }
             // Older ones of the look-alikes do not know it. Whether they are one, the pools tell.
             Err(AskError::Refused { .. } | AskError::Unusable(_)) => None,
             Err(error) => return Err((command, error)),
@@ -234,6 +238,10 @@ impl Look<'_> {
     fn is_due(&self, command: Command, someone_waits: bool) -> bool {
         let rhythm = self.known.rhythms.get(&command);
         let (way, now) = (self.known.way(), clock::monotonic());
+        // A pooler that is slow has told its pools; a late answer to more would cost the session.
+        if self.deadline.saturating_duration_since(now) < self.timeout / 2 {
+            return false;
+        }
         let due = |rhythm: &Rhythm| rhythm.is_due(command, someone_waits, way, now);
         !self.known.refused.contains(&command) && rhythm.is_none_or(due)
     }

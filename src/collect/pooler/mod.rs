@@ -307,7 +307,12 @@ impl Reader {
                 // Nobody listens once the session is over.
                 let drive = self.drives.spawn(async move { drop(tell.send(drive.await.err())) });
                 let server_version = login.version;
-                return Ok(Console { client: login.client, drive, ended, server_version });
+                return Ok(Console {
+                    client: login.client,
+                    drive,
+                    ended: Some(ended),
+                    server_version,
+                });
             }
             Ok(Err(error)) => failure::of_login(&error, &self.told.access.conninfo.dbname),
             Err(_) if progress.has_reached() => silence("a login", timeout),

@@ -10,6 +10,7 @@ use plimsoll::drill::server::Session;
 use serde_json::Value;
 
 use super::*;
+use crate::probe::blind::{ask_for_passwords, half_way};
 
 const HIKARI: &str =
     include_str!("../../../core/tests/fixtures/exposition/hikaricp_micrometer.prom");
@@ -127,6 +128,37 @@ async fn a_server_that_is_full_behind_a_pooler_that_shows_zeros_is_told_by_a_pro
     let in_use = daemon.metric("plimsoll_pool_connections_in_use", &used);
     assert!(in_use.is_none_or(|in_use| in_use == 0.0), "the pooler shows {in_use:?} in use");
     drop(sessions);
+    next(&receiver, "resolve").await;
+}
+
+/// The blind spot of every view before 18, as whoever is on call reads of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_stopped_half_way_through_their_login_are_the_bottleneck() {
+    let options = Options { max_connections: 20, ..Options::default() };
+    let roles = "CREATE ROLE app LOGIN; CREATE ROLE payment LOGIN; \
+                 CREATE ROLE plimsoll LOGIN IN ROLE pg_monitor";
+    let server = crate::major::start(options, roles).await;
+    ask_for_passwords(&server).await;
+    let receiver = Receiver::start(Behaviour::status(200)).await.unwrap();
+    let url = server.url("payment", "postgres");
+    let probe =
+        format!("[[targets.probes]]\nname = \"app\"\nurl = \"{url}\"\ninterval = \"10s\"\n");
+    let home = Home::new(&format!("{}{probe}", settings(&server, &receiver, AT_ONCE)));
+    let daemon = home.start();
+    daemon.until("a login", |t| t["probes"][0]["outcome"] == "ok").await;
+    // One slot is the daemon's; the probe has left.
+    let clients = half_way(&server, 19).await;
+    let page = next(&receiver, "trigger").await;
+    let incident = &page["incident"];
+    let (place, words) = if crate::major::major() < 18 {
+        ("logins_under_way", "logins under way hold them")
+    } else {
+        ("server_slots", "usable slots in use")
+    };
+    assert_eq!(incident["bottleneck"]["at"], place, "{page:#}");
+    let figures = incident["bottleneck"]["figures"].as_str().unwrap();
+    assert!(figures.contains(words), "{figures}");
+    drop(clients);
     next(&receiver, "resolve").await;
 }
 

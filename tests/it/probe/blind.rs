@@ -19,7 +19,7 @@ const PATIENT: (&str, &str) = ("authentication_timeout", "600s");
 const SHOWS_STARTING: u32 = 18;
 
 /// Whoever logs in as `app` is asked for a password.
-async fn ask_for_passwords(server: &Server) {
+pub(crate) async fn ask_for_passwords(server: &Server) {
     let superuser = server.superuser().await.unwrap();
     // Up to 13 it would be stored as MD5.
     let scram = "SET password_encryption = 'scram-sha-256'";
@@ -32,7 +32,7 @@ async fn ask_for_passwords(server: &Server) {
 }
 
 /// Clients that have sent their startup packet, were asked for a password, and give none.
-async fn half_way(server: &Server, count: usize) -> Vec<Bare> {
+pub(crate) async fn half_way(server: &Server, count: usize) -> Vec<Bare> {
     let mut clients = Vec::new();
     let knocking = async {
         while clients.len() < count {

@@ -1,7 +1,7 @@
 //! The probe at real servers, real poolers and what only looks like one: what every test of it
 //! needs, and the tests by subject.
 
-mod blind;
+pub(crate) mod blind;
 mod bouncer;
 mod full;
 mod strange;

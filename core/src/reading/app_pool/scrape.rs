@@ -425,15 +425,20 @@ fn without_password(name: &str) -> String {
     if let Some(scheme) = name.find("://")
         && let Some(at) = name.rfind('@').filter(|at| *at > scheme)
     {
-        return format!("{}://***{}", &name[..scheme], &name[at..]);
+        return format!("{}://***{}", &name[..scheme], without_value(&name[at..]));
     }
+    without_value(name)
+}
+
+/// The same of `password=` and its like, wherever the first of them stands.
+fn without_value(name: &str) -> String {
     // ASCII alone, so that positions in one are positions in the other.
     let lower = name.to_ascii_lowercase();
-    let ends = ["password", "pwd"].iter().filter_map(|key| Some(lower.find(key)? + key.len()));
-    match ends.min() {
-        Some(end) if lower[end..].trim_start().starts_with('=') => format!("{}=***", &name[..end]),
-        _ => name.to_owned(),
-    }
+    let ends = ["password", "passwd", "pwd", "psw"].iter().flat_map(|key| {
+        let ends = lower.match_indices(key).map(|(at, key)| at + key.len());
+        ends.filter(|end| lower[*end..].trim_start().starts_with('='))
+    });
+    ends.min().map_or_else(|| name.to_owned(), |end| format!("{}=***", &name[..end]))
 }
 
 #[cfg(test)]

@@ -261,7 +261,16 @@ impl Observation {
             let scope = Scope::User(user.name.clone());
             slots(scope, user.max_user_client_connections, user.current_client_connections)
         });
-        whole.into_iter().chain(databases).chain(users).collect()
+        // A look-alike may have a row a (database, user): the fullest speaks for all of a name.
+        let mut all: Vec<ClientSlots> = Vec::new();
+        for slots in whole.into_iter().chain(databases).chain(users) {
+            match all.iter_mut().find(|known| known.scope == slots.scope) {
+                Some(known) if known.utilization() < slots.utilization() => *known = slots,
+                Some(_) => {}
+                None => all.push(slots),
+            }
+        }
+        all
     }
 
     /// `None` where the pooler does not say.

@@ -296,6 +296,14 @@ fn names_are_one_bounded_line_without_passwords() {
     assert_eq!(shown_name("Host=db;Pwd = 'ge heim'; x"), "Host=db;Pwd=***");
     assert_eq!(shown_name("passwords-pool"), "passwords-pool");
     assert_eq!(shown_name("reset_password"), "reset_password");
+    assert_eq!(
+        shown_name("Host=db;Database=passwords;Password = geheim"),
+        "Host=db;Database=passwords;Password=***"
+    );
+    assert_eq!(
+        shown_name("postgresql://app@db/shop?password=geheim"),
+        "postgresql://***@db/shop?password=***"
+    );
     let long = shown_name(&"\u{e9}".repeat(300));
     assert_eq!(long.chars().count(), MAX_NAME_CHARS + 1);
 }

@@ -254,6 +254,18 @@ fn client_slots_are_those_that_have_a_limit() {
     assert!((slots[0].utilization() - 0.9).abs() < 1e-9);
     let untold = Observation { clients: None, ..seen };
     assert!(untold.client_slots().iter().all(|s| s.scope != Scope::Pooler));
+
+    // Odyssey has a row a route: one name, and the fullest speaks for it.
+    let route = |used| Database {
+        name: "shop".to_owned(),
+        max_client_connections: Some(10),
+        current_client_connections: Some(used),
+        ..Database::default()
+    };
+    let routes =
+        Observation { databases: vec![route(2), route(9), route(5)], ..Observation::default() };
+    let slots = routes.client_slots();
+    assert_eq!(slots.iter().map(|slots| slots.used).collect::<Vec<_>>(), [9]);
 }
 
 /// As many servers as there can be under all limits at once, by trying every share.
