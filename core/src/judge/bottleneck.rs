@@ -168,7 +168,13 @@ fn under_way(look: &Look<'_>) -> Option<String> {
     if let Some(said) = despite.next() {
         return Some(said);
     }
-    if let Some((probe, free)) = look.memory.refusals.probes_despite_free.iter().next() {
+    let mut blind = reading.probes.iter().filter_map(|probe| {
+        // Of one that cannot be heard nobody knows.
+        let newest = &probe.part.known()?.newest;
+        let standing = look.memory.refusals.standing.get(&probe.name)?;
+        Some((&probe.name, refusal::of_attempt(newest).and(standing.despite_free)?))
+    });
+    if let Some((probe, free)) = blind.next() {
         let probe = words::clean(&source::of_probe(probe));
         return Some(format!("{probe} is refused though {free} usable slots look free"));
     }

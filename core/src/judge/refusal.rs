@@ -60,6 +60,25 @@ pub fn of_attempt(attempt: &Attempt) -> Option<Refusal> {
     }
 }
 
+/// Whether a probe's login shows how logins are met: it got in, or was turned away for a reason of
+/// its own. One that found nobody there or no answer, or that we did not make, shows nothing, and
+/// what was known before stands.
+pub fn is_decided(attempt: &Attempt) -> bool {
+    let Err(failure) = &attempt.outcome else { return true };
+    match failure.kind {
+        FailureKind::Refused(_)
+        | FailureKind::NotAllowed
+        | FailureKind::Unsupported
+        | FailureKind::Failing => true,
+        FailureKind::Stopped
+        | FailureKind::Starting
+        | FailureKind::Unreachable
+        | FailureKind::TooSlow
+        | FailureKind::Blocked
+        | FailureKind::Broken => false,
+    }
+}
+
 /// Whether a probe's login reached something and has no answer: neither let in nor refused; or
 /// could not set out, because an earlier one is still open there. One that was let in and waits for
 /// the first answer hangs elsewhere: in a pooler's queue, or behind a lock.

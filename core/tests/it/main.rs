@@ -4,6 +4,7 @@
 
 mod beside;
 mod joined;
+mod logins;
 mod properties;
 mod switches;
 mod tellings;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::judge::refusal::{self, SeenBy};
 use crate::reading::postgres::Slots;
-use crate::reading::{Reading, Refusal};
+use crate::reading::{Reading, Refusal, Sourced, probe};
 
 /// A refusal says for so long how the server stands. Logins that are refused come again within
 /// seconds, so this bridges the time between them and no more.
@@ -24,16 +24,26 @@ const VIEW_SPEAKS_FOR: Duration = Duration::from_secs(5);
 /// come and go between two polls.
 const BLIND_FROM_FREE_RATIO: f64 = 0.05;
 
-/// What is remembered: at most one entry a reason, and one a probe.
+/// What is remembered: at most one entry a reason, and one a probe of the reading.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refusals {
     /// The newest of each reason, for [`REFUSAL_SPEAKS_FOR`].
     pub recent: BTreeMap<Refusal, Recent>,
-    /// Probes whose newest login was refused for want of a slot while the server's view showed
-    /// free ones, and how many.
-    pub probes_despite_free: BTreeMap<String, i64>,
+    /// What probes were refused for and, as far as their later logins show, still are.
+    #[serde(default)]
+    pub standing: BTreeMap<String, Standing>,
     /// What the server's view showed last.
     view: Option<View>,
+}
+
+/// A probe's refusal that lasts: its later logins, if there were any, showed nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Why.
+    pub reason: Refusal,
+    /// How many slots the server's view showed free then, if it was refused for want of one and
+    /// the view showed enough of them to be blind.
+    pub despite_free: Option<i64>,
 }
 
 /// What the server's view of its slots showed.
@@ -70,18 +80,31 @@ impl Refusals {
             let despite_free = looks_free.filter(|_| reason.is_want_of_slots());
             recent.insert(reason, Recent { ago: Duration::ZERO, despite_free, seen_by });
         }
-        let probes = reading.probes.iter().filter_map(|probe| {
-            // A probe that cannot be heard proves nothing.
-            let newest = &probe.part.known()?.newest;
-            let reason = refusal::of_attempt(newest).filter(|reason| reason.is_want_of_slots());
-            let was = self.probes_despite_free.get(&probe.name).copied();
-            let free = if probe.happened.0.is_empty() { was } else { looks_free };
-            reason.and(free).map(|free| (probe.name.clone(), free))
+        let standing = reading.probes.iter().filter_map(|probe| {
+            let was = self.standing.get(&probe.name).copied();
+            Some((probe.name.clone(), standing(probe, was, looks_free)?))
         });
-        let probes_despite_free = probes.collect();
+        let standing = standing.collect();
         let view = now.filter(|_| reading.postgres.fresh).or(before);
-        Self { recent, probes_despite_free, view }
+        Self { recent, standing, view }
     }
+}
+
+/// The refusal of a probe that stands after a reading, if one does. What was refused in that very
+/// reading is compared with the free slots that its view shows.
+fn standing(
+    probe: &Sourced<probe::Observation, probe::Attempts>,
+    was: Option<Standing>,
+    looks_free: Option<i64>,
+) -> Option<Standing> {
+    let Some(seen) = probe.part.known() else { return was };
+    if !refusal::is_decided(&seen.newest) {
+        return was;
+    }
+    let reason = refusal::of_attempt(&seen.newest)?;
+    let despite_free =
+        if probe.happened.0.is_empty() { was.and_then(|was| was.despite_free) } else { looks_free };
+    Some(Standing { reason, despite_free: despite_free.filter(|_| reason.is_want_of_slots()) })
 }
 
 impl View {

@@ -7,8 +7,9 @@
 //!
 //! A reading in which somebody logged in, or was logged in, and nobody was refused says that it is
 //! over; any other says nothing. Nor does one over a replication connection: it was made because
-//! our own login is refused, which lasts until one is let in. The same goes for a probe whose
-//! newest login was refused: it may have backed off since.
+//! our own login is refused, which lasts until one is let in. The same goes for a probe: it stays
+//! refused until its login is let in, or turned away for another reason. It may have backed off, or
+//! have had no answer since.
 //!
 //! A probe's login that has no answer is a state and not an occurrence: it lasts until there is one.
 
@@ -54,9 +55,9 @@ fn is_over(look: &Look<'_>, reason: Refusal) -> bool {
     let known = reading.postgres.known();
     let is_refused = known.is_some_and(|seen| seen.fallback.is_some());
     let is_read = reading.postgres.fresh && known.is_some();
-    let still = reading.probes.iter().filter_map(|probe| probe.part.known());
-    let mut still = still.filter_map(|seen| refusal::of_attempt(&seen.newest));
-    !is_refused && (reading.logins.tried || is_read) && !still.any(|refused| refused == reason)
+    let mut standing = look.memory.refusals.standing.values();
+    let still = standing.any(|standing| standing.reason == reason);
+    !is_refused && (reading.logins.tried || is_read) && !still
 }
 
 fn refused(rule: LoginsRule, look: &Look<'_>, reason: Refusal, by: &SeenBy) -> Finding {

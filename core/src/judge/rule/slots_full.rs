@@ -35,7 +35,7 @@ pub(super) fn find(set: &RuleSet, look: &Look<'_>) -> Findings {
             // Readings are counted here: one observation is not to be counted twice.
             _ if !reading.postgres.fresh => Condition::Unknown,
             ..=0 => Condition::Met,
-            _ if !look.memory.refusals.probes_despite_free.is_empty() => Condition::Unknown,
+            _ if is_blind(look) => Condition::Unknown,
             _ => Condition::Clear,
         };
         let observed = words::slots_in_use(&slots);
@@ -60,6 +60,12 @@ fn refused_now(look: &Look<'_>) -> Option<String> {
         seen.find(|(reason, by)| reason.is_want_of_slots() && (by.probes > 0 || by.log > 0))?;
     let recent = look.memory.refusals.recent.get(&reason);
     Some(words::refused_despite(reason, &by, recent.and_then(|recent| recent.despite_free)))
+}
+
+/// Whether the view showed free slots when a probe was refused one, which it still is as far as
+/// anybody knows.
+fn is_blind(look: &Look<'_>) -> bool {
+    look.memory.refusals.standing.values().any(|standing| standing.despite_free.is_some())
 }
 
 fn one(
