@@ -138,21 +138,20 @@ pub fn pools(reading: &Reading, memory: &Memory) -> Vec<PoolState> {
 }
 
 fn of_pooler(source: &str, seen: &pooler::Observation, fresh: bool, pools: &mut Vec<PoolState>) {
-    let slots = seen.client_slots();
+    let (lookup, slots) = (seen.lookup(), seen.client_slots());
+    let bounds: BTreeMap<&Scope, u32> =
+        slots.iter().map(|slots| (&slots.scope, slots.max)).collect();
     for pool in &seen.pools {
         let name = PoolName::new(source.to_owned(), &format!("{}/{}", pool.database, pool.user));
-        let capacity = seen.capacity(pool);
-        let wait_seconds = seen.wait_seconds(pool);
+        let capacity = lookup.capacity(pool);
+        let wait_seconds = lookup.wait_seconds(pool);
         // Odyssey counts clients among the waiting that have sent nothing: those have no wait.
         let counts = wait_seconds.is_none_or(|seconds| WAIT_THAT_COUNTS_SECONDS <= seconds);
         let someone_waits = counts && pool.cl_waiting.is_some_and(|waiting| waiting > 0);
-        let bounds_it = |scope: &Scope| match scope {
-            Scope::Pooler => true,
-            Scope::Database(database) => *database == pool.database,
-            Scope::User(user) => *user == pool.user,
-        };
-        let bounds = slots.iter().filter(|slots| bounds_it(&slots.scope)).map(|slots| slots.max);
-        let clients = bounds.min().or(seen.limits.max_client_conn);
+        let of =
+            [Scope::Pooler, Scope::Database(pool.database.clone()), Scope::User(pool.user.clone())];
+        let clients = of.iter().filter_map(|scope| bounds.get(scope).copied()).min();
+        let clients = clients.or(seen.limits.max_client_conn);
         let ratio = |waiting: u32, of: u32| f64::from(waiting) / f64::from(of.max(1));
         pools.push(PoolState {
             in_use: pool.in_use(),

@@ -12,7 +12,8 @@ use super::Failure;
 pub struct Observation {
     /// By address.
     pub instances: Vec<Instance>,
-    /// Why the list of instances is an earlier one, if it could not be read anew.
+    /// Why the list of instances, or the addresses of a name, are earlier ones, if they could not
+    /// be read anew.
     #[serde(default)]
     pub list: Option<Failure>,
 }

@@ -5,6 +5,7 @@
 //! [`capacity`] and [`waiting`], in pure functions, for the rules.
 
 pub mod capacity;
+mod lookup;
 pub mod waiting;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use capacity::{Bound, Capacity, ClientSlots, Reach, Reachable, Scope};
+pub use lookup::Lookup;
 
 /// What one look at the console saw.
 ///

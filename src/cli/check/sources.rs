@@ -112,12 +112,7 @@ fn unwritten(server: &Inspection) -> Vec<Finding> {
     if let Some(hidden) = hidden {
         let text =
             format!("log_min_messages is {}: {hidden} are not in it", value("log_min_messages"));
-        let finding = Finding::warning(LOG, text);
-        findings.push(
-            finding
-                .run("ALTER SYSTEM SET log_min_messages = 'warning';")
-                .run("SELECT pg_reload_conf();"),
-        );
+        findings.push(mended_by(text, "ALTER SYSTEM SET log_min_messages = 'warning';"));
     }
     let language = value("lc_messages");
     let is_english = ["", "C", "POSIX"].contains(&language)
@@ -128,20 +123,18 @@ fn unwritten(server: &Inspection) -> Vec<Finding> {
             "lc_messages is {language}: waits for locks, timeouts, slow statements and crashes are \
              told in English only"
         );
-        findings.push(
-            Finding::warning(LOG, text)
-                .run("ALTER SYSTEM SET lc_messages = 'C';")
-                .run("SELECT pg_reload_conf();"),
-        );
+        findings.push(mended_by(text, "ALTER SYSTEM SET lc_messages = 'C';"));
     }
     if value("log_lock_waits") == "off" {
-        findings.push(
-            Finding::warning(LOG, "log_lock_waits is off: waits for locks are not in it")
-                .run("ALTER SYSTEM SET log_lock_waits = on;")
-                .run("SELECT pg_reload_conf();"),
-        );
+        let text = "log_lock_waits is off: waits for locks are not in it";
+        findings.push(mended_by(text, "ALTER SYSTEM SET log_lock_waits = on;"));
     }
     findings
+}
+
+/// Something that is not in the log, and the setting that puts it there.
+fn mended_by(text: impl Into<String>, statement: &str) -> Finding {
+    Finding::warning(LOG, text).run(statement).run("SELECT pg_reload_conf();")
 }
 
 fn of_probe(name: &str, seen: &probe::Observation) -> Finding {
@@ -180,7 +173,7 @@ fn advice(kind: FailureKind) -> Option<&'static str> {
             "the database's CONNECTION LIMIT is used up"
         }
         FailureKind::NotAllowed => "password, certificate, pg_hba.conf and the role decide this",
-        FailureKind::TooSlow => "it was let in and not answered: an application would hang as well",
+        FailureKind::TooSlow => "nobody answers it in time: an application would hang as well",
         _ => return None,
     })
 }
@@ -202,7 +195,7 @@ fn shown(steps: &Steps) -> String {
 
 fn of_pooler(name: &str, seen: &pooler::Observation) -> Finding {
     const CHECK: &str = "pooler";
-    let servers = match seen.reachable() {
+    let servers = match seen.lookup().reachable() {
         Reach::AtMost(servers) if !seen.pools.is_empty() => {
             format!(", which may open {servers} connections together")
         }

@@ -15,9 +15,11 @@ use super::answer::{Answer, Unusable};
 use super::failure::AskError;
 use super::rhythm::Command;
 
-/// A pooler has a pool a database and user, and a row for each. No answer of more rows is kept:
-/// it would take the pooler a tenth of a second of its only thread to say them.
-pub(super) const MAX_ROWS: usize = 100_000;
+/// A pooler has a pool a database and user, and a row for each. No answer of more rows is taken: it
+/// costs the pooler some hundredths of a second of its only thread to say them, and us as much to
+/// judge them, a second. Half as many again as the clients that are listed one by one, for they may
+/// become more while they are.
+pub(super) const MAX_ROWS: usize = 30_000;
 
 /// A session that is logged in.
 #[derive(Debug)]

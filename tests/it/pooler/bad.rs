@@ -127,7 +127,7 @@ async fn answers_without_end_are_not_listened_to() {
         let many = [row_description(&["database", "user"]), rows, done()].concat();
         console(stream, many, done()).await;
     });
-    check(FailureKind::Unsupported, "more than 100000 rows", many.await).await;
+    check(FailureKind::Unsupported, "more than 30000 rows", many.await).await;
 }
 
 #[tokio::test]

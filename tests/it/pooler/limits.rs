@@ -76,7 +76,7 @@ async fn a_pool_opens_as_many_servers_as_it_has_capacity() {
         let open = |seen: &Observation| {
             let pool = pool(seen, database, if database == "forced" { "batch" } else { user });
             pool.is_some_and(|pool| {
-                let full = seen.capacity(pool).servers.unwrap();
+                let full = seen.lookup().capacity(pool).servers.unwrap();
                 pool.in_use() == Some(full) && pool.cl_waiting == Some(7 - full)
             })
         };
@@ -85,7 +85,7 @@ async fn a_pool_opens_as_many_servers_as_it_has_capacity() {
     let seen = watched.seen("all", |_| true).await;
     let told = |database, user| {
         let pool = pool(&seen, database, user).unwrap();
-        let capacity = seen.capacity(pool);
+        let capacity = seen.lookup().capacity(pool);
         (pool.in_use().unwrap(), capacity.servers.unwrap(), capacity.bound, capacity.alone.unwrap())
     };
     assert_eq!(told("sized", "app"), (3, 3, Bound::PoolSize, 5));
@@ -94,7 +94,7 @@ async fn a_pool_opens_as_many_servers_as_it_has_capacity() {
     // What the other holds of the shared limit leaves it nothing.
     assert_eq!(told("shared", "batch"), (0, 0, Bound::DatabaseConnections, 4));
     // 5 + 4 + 4 by databases; by users no more, for each has at most 8 of them.
-    assert_eq!(seen.reachable(), Reach::AtMost(13));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(13));
     busy.shutdown().await;
 }
 
@@ -114,7 +114,7 @@ async fn a_reserve_is_what_is_said_of_it() {
     let used = |seen: &Observation| pool(seen, "shop", "app").and_then(Pool::in_use);
     let seen = watched.seen("the reserve in use", |seen| used(seen) == Some(3)).await;
     let shop = pool(&seen, "shop", "app").unwrap();
-    let capacity = seen.capacity(shop);
+    let capacity = seen.lookup().capacity(shop);
     assert_eq!((capacity.servers, capacity.reserve, capacity.alone), (Some(1), 2, Some(3)));
     assert_eq!(capacity.utilization(shop), Some(3.0));
     assert_eq!(shop.cl_waiting, Some(3));
@@ -128,7 +128,7 @@ async fn a_reload_is_seen() {
     let mut bouncer = bouncer(options(vec![database("shop", &server, "pool_size=5")])).await;
     let _client = client(&bouncer, "app", "shop").await;
     let watched = Watched::of(&bouncer);
-    let size = |seen: &Observation| seen.capacity(pool(seen, "shop", "app")?).servers;
+    let size = |seen: &Observation| seen.lookup().capacity(pool(seen, "shop", "app")?).servers;
     watched.seen("the first size", |seen| size(seen) == Some(5)).await;
     let line = database("shop", &server, "pool_size=9");
     bouncer.reload(|options| options.databases = vec![line]).unwrap();

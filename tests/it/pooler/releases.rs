@@ -52,7 +52,7 @@ async fn a_user_s_own_size_is_what_its_pools_have() {
         |seen: &Observation| used(seen, "app") == Some(app) && used(seen, "batch") == Some(batch);
     let seen = watched.seen("full pools", full).await;
     let told = |user| {
-        let capacity = seen.capacity(pool(&seen, "shop", user).unwrap());
+        let capacity = seen.lookup().capacity(pool(&seen, "shop", user).unwrap());
         (capacity.servers, capacity.bound)
     };
     if has(1, 26) {
@@ -93,11 +93,11 @@ async fn a_size_of_zero_is_unlimited_where_it_is() {
     let _bounded = client(&bouncer, "app", "bounded").await;
     let open = |seen: &Observation| pool(seen, "shop", "app").and_then(Pool::in_use) == Some(25);
     let seen = watched.seen("more servers than any default has", open).await;
-    let capacity = |database| seen.capacity(pool(&seen, database, "app").unwrap());
+    let capacity = |database| seen.lookup().capacity(pool(&seen, database, "app").unwrap());
     assert_eq!((capacity("shop").servers, capacity("shop").bound), (None, Bound::Unlimited));
     assert_eq!(capacity("bounded").servers, Some(4));
     assert_eq!(capacity("bounded").bound, Bound::DatabaseConnections);
-    assert_eq!(seen.reachable(), Reach::Unlimited);
+    assert_eq!(seen.lookup().reachable(), Reach::Unlimited);
     busy.shutdown().await;
 }
 

@@ -31,10 +31,10 @@ async fn a_pooler_that_works_is_told_as_it_is() {
     assert_eq!(names, ["shop"]);
     assert_eq!(seen.databases[0].port, Some(server.port()));
 
-    let capacity = seen.capacity(app);
+    let capacity = seen.lookup().capacity(app);
     assert_eq!((capacity.servers, capacity.bound), (Some(5), Bound::PoolSize));
     assert_eq!(capacity.utilization(app), Some(0.4));
-    assert_eq!(seen.reachable(), Reach::AtMost(10));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(10));
     // Three clients and the one that looks.
     assert_eq!(seen.clients, Some(4));
     let slots = seen.client_slots();
@@ -80,13 +80,13 @@ async fn a_queue_is_as_long_as_it_is() {
         let delivery = watched
             .until("0.7 s of waiting", |d| {
                 let waited = |seen: &Arc<Observation>| {
-                    seen.wait_seconds(pool(seen, "shop", "app").unwrap()).unwrap() >= 0.7
+                    seen.lookup().wait_seconds(pool(seen, "shop", "app").unwrap()).unwrap() >= 0.7
                 };
                 d.outcome.as_ref().is_ok_and(waited)
             })
             .await;
         let seen = delivery.outcome.unwrap();
-        let waited = seen.wait_seconds(pool(&seen, "shop", "app").unwrap()).unwrap();
+        let waited = seen.lookup().wait_seconds(pool(&seen, "shop", "app").unwrap()).unwrap();
         // It began after we asked for it, and before it was first seen.
         let at_most = (delivery.taken_at - before).as_secs_f64();
         let at_least = (delivery.taken_at - first).as_secs_f64() - seen.seconds;
@@ -101,7 +101,7 @@ async fn a_queue_is_as_long_as_it_is() {
     holder.batch_execute("ROLLBACK").await.unwrap();
     waiting.join_next().await.unwrap().unwrap().unwrap();
     let seen = watched.seen("the end of the queue", |s| s.clients_waiting() == Some(0)).await;
-    assert_eq!(seen.wait_seconds(pool(&seen, "shop", "app").unwrap()), Some(0.0));
+    assert_eq!(seen.lookup().wait_seconds(pool(&seen, "shop", "app").unwrap()), Some(0.0));
 }
 
 /// Nobody gets a server, so no counter of waits moves: what is live does.
@@ -127,12 +127,13 @@ async fn a_total_stall_is_seen_while_it_lasts() {
     };
     let stalled = |s: &Observation| s.clients_waiting() == Some(3);
     let first = watched.seen("a stall", stalled).await;
-    let waited =
-        |seen: &Observation| seen.wait_seconds(pool(seen, "shop", "app").unwrap()).unwrap();
+    let waited = |seen: &Observation| {
+        seen.lookup().wait_seconds(pool(seen, "shop", "app").unwrap()).unwrap()
+    };
     let start = waited(&first);
     let later = watched.seen("a longer stall", |s| stalled(s) && waited(s) > start + 1.0).await;
     assert_eq!(of(&first), of(&later));
-    let capacity = later.capacity(pool(&later, "shop", "app").unwrap());
+    let capacity = later.lookup().capacity(pool(&later, "shop", "app").unwrap());
     assert_eq!(capacity.utilization(pool(&later, "shop", "app").unwrap()), Some(1.0));
     // Who waits is told of each application.
     let seen = watched.seen("who waits", |s| s.sockets.as_ref().unwrap().clients[0].waiting == 3);
@@ -154,7 +155,7 @@ async fn clients_that_wait_for_a_greeting_wait() {
     let watched = Watched::of(&bouncer);
     let waits = |seen: &Observation| {
         let pool = pool(seen, "shop", "app")?;
-        (pool.cl_waiting == Some(1)).then(|| seen.wait_seconds(pool).unwrap())
+        (pool.cl_waiting == Some(1)).then(|| seen.lookup().wait_seconds(pool).unwrap())
     };
     let seen = watched.seen("two seconds of waiting", |s| waits(s).is_some_and(|w| w >= 2.0)).await;
     let shop = pool(&seen, "shop", "app").unwrap();

@@ -58,8 +58,7 @@ pub fn demand(look: &Look<'_>) -> Demand {
             continue;
         }
         let name = words::clean(&pooler.name);
-        let reachable =
-            pooler.part.known().map(crate::reading::pooler::Observation::reachable_by_server);
+        let reachable = pooler.part.known().map(|seen| seen.lookup().reachable_by_server());
         let reachable = reachable.unwrap_or_default();
         // Which of several addresses is this server's nobody tells: at least the smallest counts.
         demand.is_complete &= reachable.len() <= 1;

@@ -19,9 +19,12 @@
 //! from 1.23 to 1.25; where one would make a difference, the capacity is not known. Called by the
 //! rules.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Database, Observation, Pool, User};
+use super::{Lookup, Observation, Pool};
 
 /// How many servers a pool can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,40 +163,19 @@ struct Sizes {
     in_doubt: bool,
 }
 
-impl Observation {
-    /// The database of this pool: one for its user alone, else the one for all.
-    pub fn database(&self, pool: &Pool) -> Option<&Database> {
-        let named = || self.databases.iter().filter(|database| database.name == pool.database);
-        let of_user = |database: &&Database| database.force_user.as_ref() == Some(&pool.user);
-        named()
-            .find(of_user)
-            .or_else(|| named().find(|d| d.force_user.is_none()))
-            .or_else(|| named().next())
-    }
-
-    /// The user of this pool, if it has something of its own.
-    pub fn user(&self, pool: &Pool) -> Option<&User> {
-        self.users.iter().find(|user| user.name == pool.user)
-    }
-
+impl Lookup<'_> {
     /// How many servers this pool can have, and what bounds it.
     pub fn capacity(&self, pool: &Pool) -> Capacity {
         let Some(sizes) = self.sizes(pool) else {
             return Capacity { servers: None, bound: Bound::Unknown, reserve: 0, alone: None };
         };
-        let others = self
-            .pools
-            .iter()
-            .filter(|other| (&other.database, &other.user) != (&pool.database, &pool.user));
-        let of_database = others.clone().filter(|other| other.database == pool.database);
-        let of_user = others.filter(|other| other.user == pool.user);
         // What is left of the shared limits; what it has already it keeps.
-        let own = held(pool);
+        let own = pool.held();
         let left = |limit: Option<u32>, taken: u32| {
             limit.map(|limit| limit.saturating_sub(taken).max(own.min(limit)))
         };
-        let in_database = left(sizes.database, taken(of_database));
-        let in_user = left(sizes.user, taken(of_user));
+        let in_database = left(sizes.database, self.held_in_database(pool));
+        let in_user = left(sizes.user, self.held_by_user(pool));
         let (servers, bound) = smallest([
             (sizes.size, sizes.size_of),
             (in_database, Bound::DatabaseConnections),
@@ -225,52 +207,25 @@ impl Observation {
     /// of the two sums, over databases and over users. Never too small; too large where both kinds
     /// of limits bind at once. A database that nobody has used yet has no pool, and adds nothing.
     pub fn reachable(&self) -> Reach {
-        self.reach_of(&self.pools.iter().collect::<Vec<_>>())
+        self.reach_of(&self.seen.pools.iter().collect::<Vec<_>>())
     }
 
     /// The same by the address that the pools lead to, so that those of a standby can be told from
     /// those of its primary. In the order of the addresses.
     pub fn reachable_by_server(&self) -> Vec<Reachable> {
-        let address = |pool: &Pool| {
+        let mut by_address: BTreeMap<_, Vec<&Pool>> = BTreeMap::new();
+        for pool in &self.seen.pools {
             let database = self.database(pool);
-            (database.and_then(|d| d.host.clone()), database.and_then(|d| d.port))
-        };
-        let mut addresses: Vec<_> = self.pools.iter().map(address).collect();
-        addresses.sort();
-        addresses.dedup();
-        let reachable = addresses.into_iter().map(|(host, port)| {
-            let leads_there = |pool: &&Pool| address(pool) == (host.clone(), port);
-            let pools: Vec<&Pool> = self.pools.iter().filter(leads_there).collect();
-            Reachable { servers: self.reach_of(&pools), pools: pools.len(), host, port }
+            let address = (database.and_then(|d| d.host.as_deref()), database.and_then(|d| d.port));
+            by_address.entry(address).or_default().push(pool);
+        }
+        let reachable = by_address.into_iter().map(|((host, port), pools)| Reachable {
+            servers: self.reach_of(&pools),
+            pools: pools.len(),
+            host: host.map(str::to_owned),
+            port,
         });
         reachable.collect()
-    }
-
-    /// Every limit of clients that is known, with how much of it is used: of the whole pooler
-    /// first, then of databases and users.
-    pub fn client_slots(&self) -> Vec<ClientSlots> {
-        let slots = |scope, max: Option<u32>, used: Option<u32>| {
-            Some(ClientSlots { scope, max: max?, used: used? })
-        };
-        let whole = slots(Scope::Pooler, self.limits.max_client_conn, self.clients);
-        let databases = self.databases.iter().filter_map(|database| {
-            let scope = Scope::Database(database.name.clone());
-            slots(scope, database.max_client_connections, database.current_client_connections)
-        });
-        let users = self.users.iter().filter_map(|user| {
-            let scope = Scope::User(user.name.clone());
-            slots(scope, user.max_user_client_connections, user.current_client_connections)
-        });
-        // A look-alike may have a row a (database, user): the fullest speaks for all of a name.
-        let mut all: Vec<ClientSlots> = Vec::new();
-        for slots in whole.into_iter().chain(databases).chain(users) {
-            match all.iter_mut().find(|known| known.scope == slots.scope) {
-                Some(known) if known.utilization() < slots.utilization() => *known = slots,
-                Some(_) => {}
-                None => all.push(slots),
-            }
-        }
-        all
     }
 
     /// `None` where the pooler does not say.
@@ -295,14 +250,14 @@ impl Observation {
                 (size, size_of) = (size.and(of_database.0), of_database.1);
             }
         }
-        let never = self.limits.reserve_pool_timeout.is_some_and(|timeout| timeout.is_zero());
+        let never = self.seen.limits.reserve_pool_timeout.is_some_and(|timeout| timeout.is_zero());
         let of_user = user.and_then(|user| user.max_user_connections);
         Some(Sizes {
             size,
             size_of,
             reserve: if never { 0 } else { reserve },
             database: database.max_connections,
-            user: of_user.or(self.limits.max_user_connections),
+            user: of_user.or(self.seen.limits.max_user_connections),
             in_doubt,
         })
     }
@@ -324,23 +279,45 @@ impl Observation {
     }
 }
 
+impl Observation {
+    /// Every limit of clients that is known, with how much of it is used: of the whole pooler
+    /// first, then of databases and users.
+    pub fn client_slots(&self) -> Vec<ClientSlots> {
+        let slots = |scope, max: Option<u32>, used: Option<u32>| {
+            Some(ClientSlots { scope, max: max?, used: used? })
+        };
+        let whole = slots(Scope::Pooler, self.limits.max_client_conn, self.clients);
+        let databases = self.databases.iter().filter_map(|database| {
+            let scope = Scope::Database(database.name.clone());
+            slots(scope, database.max_client_connections, database.current_client_connections)
+        });
+        let users = self.users.iter().filter_map(|user| {
+            let scope = Scope::User(user.name.clone());
+            slots(scope, user.max_user_client_connections, user.current_client_connections)
+        });
+        // A look-alike may have a row a (database, user): the fullest speaks for all of a name.
+        let mut fullest: BTreeMap<Scope, ClientSlots> = BTreeMap::new();
+        let mut order = Vec::new();
+        for slots in whole.into_iter().chain(databases).chain(users) {
+            match fullest.entry(slots.scope.clone()) {
+                Entry::Vacant(place) => {
+                    order.push(slots.scope.clone());
+                    place.insert(slots);
+                }
+                Entry::Occupied(mut known) if known.get().utilization() < slots.utilization() => {
+                    known.insert(slots);
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
+        order.iter().filter_map(|scope| fullest.remove(scope)).collect()
+    }
+}
+
 impl Sizes {
     fn with_reserve(&self) -> Option<u32> {
         self.size.map(|size| size.saturating_add(self.reserve))
     }
-}
-
-/// Servers of a pool that it does not give up for another: all but idle ones, and those that wait
-/// for a check where nobody waits for them (objects.c, `evict_connection`).
-fn held(pool: &Pool) -> u32 {
-    let waits = pool.cl_waiting.is_some_and(|waiting| waiting > 0);
-    let checked = if waits { [pool.sv_used, pool.sv_tested] } else { [None, None] };
-    let always = [pool.sv_active, pool.sv_login, pool.sv_active_cancel, pool.sv_being_canceled];
-    always.into_iter().chain(checked).flatten().fold(0, u32::saturating_add)
-}
-
-fn taken<'a>(pools: impl Iterator<Item = &'a Pool>) -> u32 {
-    pools.map(held).fold(0, u32::saturating_add)
 }
 
 /// The smallest limit, the first of those that are alike.
@@ -354,7 +331,7 @@ fn smallest(limits: [(Option<u32>, Bound); 3]) -> (Option<u32>, Bound) {
 fn sum_of_groups<'a>(
     pools: impl Iterator<Item = (&'a str, Option<u32>, Option<u32>)>,
 ) -> Option<u32> {
-    let mut groups = std::collections::BTreeMap::<&str, (Option<u32>, Option<u32>)>::new();
+    let mut groups = BTreeMap::<&str, (Option<u32>, Option<u32>)>::new();
     for (group, servers, limit) in pools {
         let sum = groups.entry(group).or_insert((Some(0), limit));
         sum.0 = sum.0.zip(servers).map(|(sum, servers)| sum.saturating_add(servers));

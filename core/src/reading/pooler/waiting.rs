@@ -3,7 +3,7 @@
 //! `wait_time` of its counters is no help here: it grows once a client *has* its server, so it
 //! stands still in a total stall. Called by the rules.
 
-use super::{Observation, Pool};
+use super::{Lookup, Observation, Pool};
 
 impl Pool {
     /// Servers that clients have: linked, and those whose statement is being cancelled.
@@ -28,7 +28,7 @@ impl Pool {
     }
 }
 
-impl Observation {
+impl Lookup<'_> {
     /// How long the client of this pool that waits longest has waited until now, in seconds; zero
     /// if none waits, `None` if the pooler does not say.
     ///
@@ -40,19 +40,13 @@ impl Observation {
         if pool.cl_waiting.is_none_or(|waiting| waiting == 0) {
             return Some(said);
         }
-        let sockets = self.sockets.as_ref();
-        let of_pool = sockets.and_then(|sockets| {
-            // Where a user is forced, the clients have come as others.
-            let is_forced = self.database(pool).is_some_and(|d| d.force_user.is_some());
-            let waits = sockets.login_waits.iter().filter(|wait| {
-                wait.database == pool.database && (is_forced || wait.user == pool.user)
-            });
-            let longest = waits.map(|wait| wait.seconds).reduce(f64::max)?;
-            Some(longest + sockets.age.as_secs_f64())
-        });
+        let age = self.seen.sockets.as_ref().map(|sockets| sockets.age.as_secs_f64());
+        let of_pool = self.login_wait(pool).zip(age).map(|(seconds, age)| seconds + age);
         Some(of_pool.map_or(said, |seconds| seconds.max(said)))
     }
+}
 
+impl Observation {
     /// Clients that wait for a server, in all pools; `None` if the pooler does not say.
     pub fn clients_waiting(&self) -> Option<u32> {
         sum(self.pools.iter().map(|pool| pool.cl_waiting))
@@ -121,7 +115,7 @@ mod tests {
             ..Sockets::default()
         };
         let seen = Observation { sockets: Some(sockets), ..Observation::default() };
-        let waited = |pool: &Pool| seen.wait_seconds(pool);
+        let waited = |pool: &Pool| seen.lookup().wait_seconds(pool);
         assert_eq!(waited(&pool("stalled", 5, 0.0)), Some(23.0));
         // Nobody waits any more, whatever was seen 3 s ago.
         assert_eq!(waited(&pool("stalled", 0, 0.0)), Some(0.0));
@@ -143,13 +137,13 @@ mod tests {
             ..Observation::default()
         };
         let pool = pool("owner", 2, 0.0);
-        assert_eq!(seen.wait_seconds(&pool), Some(0.0));
+        assert_eq!(seen.lookup().wait_seconds(&pool), Some(0.0));
         seen.databases.push(Database {
             name: "shop".to_owned(),
             force_user: Some("owner".to_owned()),
             ..Database::default()
         });
-        assert_eq!(seen.wait_seconds(&pool), Some(9.0));
+        assert_eq!(seen.lookup().wait_seconds(&pool), Some(9.0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{Limits, Observation};
+use super::super::{Database, Limits, Observation, User};
 use super::*;
 
 fn pool(database: &str, user: &str, active: u32) -> Pool {
@@ -41,7 +41,7 @@ fn ordinary() -> Observation {
 
 /// servers, what bounds them, the reserve, and how many alone: of the first pool.
 fn check(seen: &Observation, expected: (Option<u32>, Bound, u32, Option<u32>)) {
-    let capacity = seen.capacity(&seen.pools[0]);
+    let capacity = seen.lookup().capacity(&seen.pools[0]);
     let Capacity { servers, bound, reserve, alone } = capacity;
     assert_eq!((servers, bound, reserve, alone), expected, "{seen:#?}");
 }
@@ -50,8 +50,8 @@ fn check(seen: &Observation, expected: (Option<u32>, Bound, u32, Option<u32>)) {
 fn a_pool_has_its_size_and_a_reserve() {
     let seen = ordinary();
     check(&seen, (Some(20), Bound::PoolSize, 5, Some(25)));
-    assert_eq!(seen.capacity(&seen.pools[0]).utilization(&seen.pools[0]), Some(0.2));
-    assert_eq!(seen.reachable(), Reach::AtMost(25));
+    assert_eq!(seen.lookup().capacity(&seen.pools[0]).utilization(&seen.pools[0]), Some(0.2));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(25));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn sizes_in_doubt_make_a_capacity_unknown_where_they_differ() {
     check(&seen, (None, Bound::Unknown, 0, Some(25)));
     seen.users = vec![doubted(Some(30))];
     check(&seen, (None, Bound::Unknown, 0, Some(35)));
-    assert_eq!(seen.reachable(), Reach::AtMost(35));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(35));
     seen.users = vec![doubted(Some(0))];
     check(&seen, (None, Bound::Unknown, 0, None));
     // The same either way.
@@ -141,19 +141,19 @@ fn zero_is_no_limit() {
     let mut seen = ordinary();
     seen.databases = vec![database("shop", None, None)];
     check(&seen, (None, Bound::Unlimited, 0, None));
-    assert_eq!(seen.reachable(), Reach::Unlimited);
+    assert_eq!(seen.lookup().reachable(), Reach::Unlimited);
     seen.databases = vec![database("shop", None, Some(30))];
     check(&seen, (Some(30), Bound::DatabaseConnections, 0, Some(30)));
-    assert_eq!(seen.reachable(), Reach::AtMost(30));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(30));
 }
 
 #[test]
 fn a_pooler_that_does_not_say_has_no_known_capacity() {
     let seen = Observation { databases: Vec::new(), ..ordinary() };
     check(&seen, (None, Bound::Unknown, 0, None));
-    assert_eq!(seen.reachable(), Reach::Unknown);
-    assert_eq!(seen.capacity(&seen.pools[0]).utilization(&seen.pools[0]), None);
-    assert_eq!(Observation::default().reachable(), Reach::AtMost(0));
+    assert_eq!(seen.lookup().reachable(), Reach::Unknown);
+    assert_eq!(seen.lookup().capacity(&seen.pools[0]).utilization(&seen.pools[0]), None);
+    assert_eq!(Observation::default().lookup().reachable(), Reach::AtMost(0));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_pool_that_can_have_no_server_is_full() {
     seen.pools[0].sv_active = Some(0);
     seen.pools.push(pool("shop", "batch", 9));
     check(&seen, (Some(0), Bound::DatabaseConnections, 0, Some(9)));
-    assert_eq!(seen.capacity(&seen.pools[0]).utilization(&seen.pools[0]), Some(1.0));
+    assert_eq!(seen.lookup().capacity(&seen.pools[0]).utilization(&seen.pools[0]), Some(1.0));
 }
 
 #[test]
@@ -211,14 +211,14 @@ fn what_is_reachable_is_told_by_the_server_that_it_leads_to() {
         pool("jobs", "a", 0),
         pool("reports", "a", 0),
     ];
-    let reachable = seen.reachable_by_server();
+    let reachable = seen.lookup().reachable_by_server();
     let told: Vec<_> = reachable.iter().map(|r| (r.host.as_deref(), r.servers, r.pools)).collect();
     let primary = (Some("primary"), Reach::AtMost(25), 3);
     assert_eq!(told, [primary, (Some("standby"), Reach::AtMost(10), 1)]);
-    assert_eq!(seen.reachable(), Reach::AtMost(35));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(35));
     // 18 + 10: the limit of `a` binds where it has most.
     seen.limits.max_user_connections = Some(18);
-    assert_eq!(seen.reachable(), Reach::AtMost(28));
+    assert_eq!(seen.lookup().reachable(), Reach::AtMost(28));
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn count_out(seen: &Observation) -> u32 {
             let same = seen.pools.iter().zip(given).filter(|(p, _)| name(p) == name(pool));
             same.map(|(_, servers)| servers).sum()
         };
-        let database = seen.database(pool).unwrap();
+        let database = seen.lookup().database(pool).unwrap();
         let most = database.pool_size.unwrap() + database.reserve_pool_size.unwrap_or(0);
         let mut best = 0;
         for servers in 0..=most {
@@ -313,14 +313,14 @@ proptest! {
             ..Observation::default()
         };
         let exact = count_out(&seen);
-        let said = seen.reachable().at_most().unwrap();
+        let said = seen.lookup().reachable().at_most().unwrap();
         prop_assert!(said >= exact, "{said} < {exact}");
         if users.is_none() || sizes.iter().all(|(.., max)| max.is_none()) {
             prop_assert_eq!(said, exact);
         }
         // No pool can have more alone than all have together.
         for pool in &seen.pools {
-            prop_assert!(seen.capacity(pool).alone.unwrap() <= said);
+            prop_assert!(seen.lookup().capacity(pool).alone.unwrap() <= said);
         }
     }
 }
