@@ -212,7 +212,7 @@ pub(crate) fn told(target: &TargetSettings, settings: &Settings) -> Result<Told,
     let failed = |source| TargetError { name: target.name.clone(), source };
     let mut told = Told::default();
     if let Some(log) = &target.log {
-        told.logs.insert("log".to_owned(), LogSource::of(log, target, settings));
+        told.logs.insert("log".to_owned(), LogSource::of(log, settings));
     }
     for probe in &target.probes {
         let source = ProbeSource::of(probe, &settings.surroundings).map_err(failed)?;
@@ -223,7 +223,7 @@ pub(crate) fn told(target: &TargetSettings, settings: &Settings) -> Result<Told,
         told.poolers.insert(pooler.name.clone(), source);
     }
     for pool in &target.app_pools {
-        let source = AppPoolSource::of(pool, target, settings);
+        let source = AppPoolSource::of(pool);
         told.app_pools.insert(pool.application.clone(), source);
     }
     Ok(told)

@@ -21,15 +21,13 @@ use plimsoll_core::reading::app_pool::presets::preset;
 use plimsoll_core::reading::app_pool::scrape::Wanted;
 use plimsoll_core::reading::app_pool::{Instance, Observation};
 use plimsoll_core::reading::{Failure, FailureKind};
-use plimsoll_core::settings::{
-    AppPoolSettings, MAX_INSTANCES, PoolMetrics, Settings, TargetSettings,
-};
+use plimsoll_core::settings::{AppPoolSettings, MAX_INSTANCES, PoolMetrics};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::connection::Kept;
 use self::files::{Files, Prepared};
 use self::instances::{Endpoint, Peer};
-use self::lookups::Lookups;
+use self::lookups::{LastGood, Lookups};
 use super::SideSource;
 use super::mailbox::{Delivery, Mailbox};
 use crate::clock;
@@ -47,7 +45,7 @@ pub struct AppPoolSource(AppPoolSettings);
 
 impl AppPoolSource {
     /// As settings say.
-    pub fn of(told: &AppPoolSettings, _target: &TargetSettings, _settings: &Settings) -> Self {
+    pub fn of(told: &AppPoolSettings) -> Self {
         Self(told.clone())
     }
 }
@@ -75,6 +73,7 @@ struct Rounds {
     wanted: Wanted,
     files: Files,
     lookups: Lookups,
+    last_good: LastGood,
     /// Connections to those that answered.
     kept: BTreeMap<Peer, Kept>,
     /// Where the next round begins: when many hang, it is others each time that are not reached.
@@ -98,6 +97,7 @@ impl Rounds {
             wanted,
             files,
             lookups: Lookups::default(),
+            last_good: LastGood::default(),
             kept: BTreeMap::new(),
             first: 0,
             said: None,
@@ -141,8 +141,8 @@ impl Rounds {
     async fn round(&mut self) -> Result<Observation, Failure> {
         let deadline = Instant::from_std(clock::monotonic() + self.told.timeout);
         let prepared = self.files.prepare(deadline).await?;
-        let mut trouble = prepared.trouble.clone();
-        let mut peers = self.peers(&prepared.endpoints, deadline).await;
+        let (mut peers, wrong) = self.peers(&prepared.endpoints, deadline).await;
+        let mut trouble = prepared.trouble.clone().or(wrong);
         if peers.len() > MAX_INSTANCES {
             peers.truncate(MAX_INSTANCES);
             let text =
@@ -156,23 +156,37 @@ impl Rounds {
         none_answered(&instances).map_or(Ok(Observation { instances, list: trouble }), Err)
     }
 
-    /// Every instance by what it is called, or why it has no address.
-    async fn peers(&self, endpoints: &[Endpoint], deadline: Instant) -> Vec<Named> {
+    /// Every instance by what it is called, or why it has no address; and why addresses are earlier
+    /// ones, if some are.
+    async fn peers(
+        &mut self,
+        endpoints: &[Endpoint],
+        deadline: Instant,
+    ) -> (Vec<Named>, Option<Failure>) {
+        self.last_good.keep(endpoints);
         let looked_up = endpoints.iter().map(async |endpoint| {
             if !(self.told.dns && endpoint.is_set) {
-                return vec![(endpoint.shown(None), Ok(Peer { to: endpoint.clone(), at: None }))];
+                return None;
             }
-            match self.lookups.addresses(endpoint.host(), endpoint.port(), deadline).await {
-                Err(failure) => vec![(endpoint.shown(None), Err(failure))],
-                Ok(addresses) => {
-                    let peer = |at| Peer { to: endpoint.clone(), at: Some(at) };
-                    let peers = addresses.into_iter();
-                    peers.map(|at| (endpoint.shown(Some(at)), Ok(peer(at)))).collect()
-                }
-            }
+            let deadline = self.last_good.deadline(endpoint, deadline, self.told.timeout);
+            Some(self.lookups.addresses(endpoint.host(), endpoint.port(), deadline).await)
         });
         let found = futures_util::future::join_all(looked_up).await;
-        instances::told_apart(found.into_iter().flatten().collect())
+        let (mut named, mut trouble) = (Vec::new(), None);
+        for (endpoint, found) in endpoints.iter().zip(found) {
+            let peer = |at| (endpoint.shown(at), Ok(Peer { to: endpoint.clone(), at }));
+            let Some(found) = found else {
+                named.push(peer(None));
+                continue;
+            };
+            let (addresses, wrong) = self.last_good.or_last(endpoint, found);
+            trouble = trouble.or(wrong);
+            match addresses {
+                Err(failure) => named.push((endpoint.shown(None), Err(failure))),
+                Ok(addresses) => named.extend(addresses.into_iter().map(|at| peer(Some(at)))),
+            }
+        }
+        (instances::told_apart(named), trouble)
     }
 
     async fn ask_all(

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use plimsoll_core::reading::{Failure, FailureKind};
 
@@ -28,6 +28,17 @@ pub(super) struct Found {
     pub(super) identity: Identity,
     pub(super) size: u64,
     pub(super) modified: SystemTime,
+}
+
+/// The clocks of disks go in steps, and a little behind.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
+
+impl Found {
+    /// Whether it was there before then, as far as its times tell.
+    pub(super) fn is_older_than(&self, then: SystemTime) -> bool {
+        let came = self.identity.born.unwrap_or(self.modified).min(self.modified);
+        came.checked_add(CLOCK_STEP).is_some_and(|came| came < then)
+    }
 }
 
 /// Which file it is, whatever it is called. The time of its birth, where there is one, tells a new

@@ -20,6 +20,7 @@ use super::find::{Found, Identity, failure, find, folder_of, is_pattern, no_file
 use super::prefix::Prefix;
 use super::reader::{FIRST_LINE_BYTES, Reader, by_first_line, by_name};
 use super::tally::Tally;
+use crate::clock;
 
 /// So much is read in one look: some hundredths of a second of one core.
 const MAX_READ_A_LOOK: u64 = 8 * 1024 * 1024;
@@ -70,8 +71,10 @@ pub(super) struct Follower {
     open: Option<Open>,
     /// How far each file was read that is there and not open.
     known: BTreeMap<Identity, u64>,
-    /// Whether it is known what was there when we began: that is not read.
-    has_begun: bool,
+    /// Since when it is known what is there: what was there before is not read.
+    begun: Option<SystemTime>,
+    /// No file was there until now.
+    is_awaited: bool,
     prefix: Option<(String, Prefix)>,
     buffer: Vec<u8>,
 }
@@ -97,7 +100,8 @@ impl Follower {
             told,
             open: None,
             known: BTreeMap::new(),
-            has_begun: false,
+            begun: None,
+            is_awaited: false,
             prefix: None,
             buffer: vec![0; BUFFER_BYTES],
         }
@@ -163,9 +167,16 @@ impl Follower {
 
     /// What is there when we begin is known as if it had been read.
     fn remember(&mut self, found: &[Found]) {
-        if !self.has_begun {
+        let begun = *self.begun.get_or_insert_with(|| {
             self.known = found.iter().map(|one| (one.identity, one.size)).collect();
-            self.has_begun = true;
+            self.is_awaited = true;
+            clock::wall().into()
+        });
+        if self.is_awaited && !found.is_empty() {
+            self.is_awaited = false;
+            // The first ones may have come with a volume that was mounted late.
+            let old = found.iter().filter(|one| one.is_older_than(begun));
+            self.known.extend(old.map(|one| (one.identity, one.size)));
         }
         // A volume that is gone for a while will have the same files again.
         if found.is_empty() && !folder_of(&self.told.path).is_dir() {

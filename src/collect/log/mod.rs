@@ -32,7 +32,7 @@ use std::time::Duration;
 use plimsoll_core::reading::log::{self, Format, Lines, Observation};
 use plimsoll_core::reading::postgres::Logging;
 use plimsoll_core::reading::{Failure, FailureKind};
-use plimsoll_core::settings::{LogSettings, Settings, TargetSettings};
+use plimsoll_core::settings::{LogSettings, Settings};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -95,7 +95,7 @@ impl Default for ServerLogging {
 
 impl LogSource {
     /// As settings say.
-    pub fn of(told: &LogSettings, _target: &TargetSettings, settings: &Settings) -> Self {
+    pub fn of(told: &LogSettings, settings: &Settings) -> Self {
         Self {
             path: told.path.clone(),
             format: told.format,

@@ -50,8 +50,7 @@ impl World {
         let request = LoadRequest { files: vec![file], ..LoadRequest::default() };
         let parse = |_: &_, _: &_| Ok(ParsedTarget { default_name: "db".to_owned(), user: None });
         let settings = load(&request, &parse).unwrap_or_else(|error| panic!("{error}"));
-        let target = &settings.targets[0];
-        let source = AppPoolSource::of(&target.app_pools[0], target, &settings);
+        let source = AppPoolSource::of(&settings.targets[0].app_pools[0]);
         let mailbox = Mailbox::new();
         let (stop, stopped) = oneshot::channel::<()>();
         let mut running = JoinSet::new();

@@ -245,6 +245,31 @@ async fn a_file_that_comes_later_is_read_from_its_beginning() {
     }
 }
 
+/// A volume that is mounted after we began has what was written before, and what comes now.
+#[tokio::test]
+async fn what_was_written_before_is_not_read_when_its_folder_comes_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = |ending: &str| folder.path().join("away").join(ending);
+    for (format, ending) in FORMATS {
+        fs::create_dir_all(away(ending)).unwrap();
+        append(&away(ending).join("1"), refused(format, "app").repeat(3));
+    }
+    // Older than the step of a disk's clock.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    for (format, ending) in FORMATS {
+        let there = folder.path().join(ending);
+        let mut follow = follow(&there.join("*")).await;
+        assert_eq!(follow.failure().await.kind, FailureKind::Unreachable);
+        fs::rename(away(ending), &there).unwrap();
+        follow.until("a good reading", |all| all.seen.as_ref().is_some_and(Result::is_ok)).await;
+        append(&there.join("1"), refused(format, "app"));
+        follow.until_of(REFUSED, 1).await;
+        // One that comes while we follow is read from its beginning.
+        append(&there.join("2"), refused(format, "app").repeat(2));
+        follow.until_of(REFUSED, 3).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_file_and_what_gets_nothing_is_said() {
     let folder = tempfile::tempdir().unwrap();
