@@ -124,7 +124,7 @@ pub(super) struct Parameters {
     #[arg(long, default_value_t = 1_000)]
     pub(super) clients: usize,
 
-    /// pooler: looks, and scrapes of the exporter, after work and as many after rest
+    /// pooler: looks, and scrapes of the exporter, while it works and as many at rest
     #[arg(long, default_value_t = 60)]
     pub(super) looks: u32,
 

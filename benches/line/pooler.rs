@@ -32,10 +32,16 @@ const TICK: Duration = Duration::from_secs(1);
 /// Clients that come in at once.
 const AT_ONCE: usize = 32;
 
-/// The pooler's time is read so long before a look is due, or it works so long for a client; and it
-/// is at rest so long after.
-const BEFORE: Duration = Duration::from_millis(20);
-const AFTER: Duration = Duration::from_millis(5);
+/// The pooler's time is read so long before a look is due, and so long after it was told.
+const BEFORE: Duration = Duration::from_millis(10);
+const AFTER: Duration = Duration::from_millis(10);
+
+/// What it takes for its clients is measured for so long before that.
+const WITHOUT: Duration = Duration::from_millis(100);
+
+/// So many of the clients work while it is at work, each at rest for so long between statements.
+const WORKERS: usize = 8;
+const REST: Duration = Duration::from_millis(4);
 
 pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     let options = Options { max_connections: 40, ..Options::default() };
@@ -52,21 +58,19 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     exporter.scrape().await?;
 
     let looks = parameters.looks;
-    eprintln!(
-        "   {looks} looks and {looks} scrapes, once a second each, after rest and after work"
-    );
-    let worker = Session::open(&login).await?;
+    eprintln!("   {looks} looks and {looks} scrapes, once a second each, at rest and at work");
     let watched = watch(&bouncer).await?;
-    let (mut rested, mut busy) = (Costs::default(), Costs::default());
-    for nth in 0..looks * 2 {
-        // Every other second the pooler has just worked for a client, as one in use has.
-        let (costs, worker) =
-            if nth % 2 == 0 { (&mut rested, None) } else { (&mut busy, Some(&worker)) };
-        costs.looks.push(spent(pid, watched.due(), worker, watched.look()).await?);
-        let middle = clock::monotonic() + TICK / 2;
-        costs.scrapes.push(spent(pid, middle, worker, scraped(&exporter)).await?);
+    let (mut at_rest, mut at_work) = (Costs::default(), Costs::default());
+    at_rest.measure(looks, pid, &watched, &exporter).await?;
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS {
+        workers.spawn(work(Session::open(&login).await?));
     }
-    drop((watched, worker, clients));
+    at_work.measure(looks, pid, &watched, &exporter).await?;
+    if let Some(ended) = workers.try_join_next() {
+        ended??;
+    }
+    drop((watched, workers, clients));
 
     let release = format!("PgBouncer {}", bouncer.release());
     let version = format!("pgbouncer_exporter {}", exporter.version);
@@ -77,16 +81,17 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
         parameters.clients
     ));
     let row = |what: &str, of: &dyn Fn(&Costs) -> &Vec<f64>| {
-        vec![what.to_owned(), number(mean(of(&busy)), "ms"), number(mean(of(&rested)), "ms")]
+        vec![what.to_owned(), number(mean(of(&at_work)), "ms"), number(mean(of(&at_rest)), "ms")]
     };
     report.table(
-        &["", "while it works", "woken after half a second of rest"],
+        &["", "while it works for clients", "woken after half a second of rest"],
         &[
             row("a look of Plimsoll", &|costs| &costs.looks),
+            row("of these, without the list of clients", &|costs| &costs.without_clients),
             row(&format!("a scrape of {version}"), &|costs| &costs.scrapes),
         ],
     );
-    let (look, scrape) = (mean(&busy.looks), mean(&busy.scrapes));
+    let (look, scrape) = (mean(&at_work.looks), mean(&at_work.scrapes));
     report.line("a look at PgBouncer, of its thread while it works", look, LOOK_MS, "ms");
     let what = format!("a look ÷ a scrape of {version}");
     report.line(what, look / scrape, PART_OF_A_SCRAPE, "");
@@ -97,7 +102,38 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
 #[derive(Default)]
 struct Costs {
     looks: Vec<f64>,
+    /// Those of them that asked for no list of all clients.
+    without_clients: Vec<f64>,
     scrapes: Vec<f64>,
+}
+
+impl Costs {
+    async fn measure(
+        &mut self,
+        looks: u32,
+        pid: i32,
+        watched: &Watched,
+        exporter: &Exporter,
+    ) -> Measured<()> {
+        for _ in 0..looks {
+            let look = spent(pid, watched.due(), watched.look()).await?;
+            self.looks.push(look);
+            if !watched.has_listed.get() {
+                self.without_clients.push(look);
+            }
+            let middle = clock::monotonic() + TICK / 2;
+            self.scrapes.push(spent(pid, middle, scraped(exporter)).await?);
+        }
+        Ok(())
+    }
+}
+
+/// A client that has something to do, without end.
+async fn work(session: Session) -> Measured<()> {
+    loop {
+        session.batch_execute("SELECT 1").await?;
+        tokio::time::sleep(REST).await;
+    }
 }
 
 async fn scraped(exporter: &Exporter) -> Measured<()> {
@@ -122,26 +158,29 @@ fn before(server: &Server, clients: usize) -> bouncer::Options {
     }
 }
 
-/// What a process with one thread spends on something that is due then, from just before it until
-/// it has come to rest; after it has worked for somebody, if one is named.
+/// What a process with one thread spends on something that is due then, beyond what it spends on its
+/// clients as measured just before.
 async fn spent(
     pid: i32,
     due: Instant,
-    worker: Option<&Session>,
     something: impl Future<Output = Measured<()>>,
 ) -> Measured<f64> {
-    let now = || meter::backend_ms(pid).ok_or_else(|| Failure::from("PgBouncer has ended"));
+    let now = || {
+        let spent = meter::backend_ms(pid).ok_or_else(|| Failure::from("PgBouncer has ended"))?;
+        Measured::Ok((clock::monotonic(), spent))
+    };
+    let a_second = |from: (Instant, f64), to: (Instant, f64)| {
+        (to.1 - from.1) / to.0.saturating_duration_since(from.0).as_secs_f64()
+    };
+    tokio::time::sleep_until(earlier(due, BEFORE + WITHOUT).into()).await;
+    let first = now()?;
     tokio::time::sleep_until(earlier(due, BEFORE).into()).await;
-    if let Some(worker) = worker {
-        let end = earlier(due, BEFORE / 4);
-        while clock::monotonic() < end {
-            worker.batch_execute("SELECT 1").await?;
-        }
-    }
     let before = now()?;
     something.await?;
     tokio::time::sleep(AFTER).await;
-    Ok(now()? - before)
+    let after = now()?;
+    let took = after.0.saturating_duration_since(before.0).as_secs_f64();
+    Ok(after.1 - before.1 - a_second(first, before) * took)
 }
 
 fn earlier(at: Instant, by: Duration) -> Instant {
@@ -154,6 +193,8 @@ struct Watched {
     mailbox: Mailbox<plimsoll_core::reading::pooler::Observation>,
     /// When the last look began.
     began: Cell<Instant>,
+    /// Whether it asked for single clients.
+    has_listed: Cell<bool>,
     _task: JoinSet<()>,
 }
 
@@ -169,7 +210,8 @@ async fn watch(bouncer: &Bouncer) -> Measured<Watched> {
     let mailbox = Mailbox::new();
     let mut task = JoinSet::new();
     task.spawn(source.run(mailbox.clone(), std::future::pending()));
-    let watched = Watched { mailbox, began: Cell::new(clock::monotonic()), _task: task };
+    let began = Cell::new(clock::monotonic());
+    let watched = Watched { mailbox, began, has_listed: Cell::new(false), _task: task };
     // The first look asks for everything.
     watched.look().await?;
     Ok(watched)
@@ -186,6 +228,7 @@ impl Watched {
         self.mailbox.arrived().await;
         let Some(delivery) = self.mailbox.take() else { return Ok(()) };
         let seen = delivery.outcome.map_err(|failure| failure.text)?;
+        self.has_listed.set(seen.sockets.as_ref().is_some_and(|listed| listed.age < TICK / 2));
         let took = Duration::from_secs_f64(seen.seconds);
         self.began.set(earlier(delivery.taken_at, took));
         Ok(())

@@ -4,7 +4,7 @@
 //! is noted and not asked again in this session. What was asked earlier stays known until it is
 //! asked again. Called by [`super`] at each tick.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use plimsoll_core::reading::pooler::{
@@ -22,6 +22,9 @@ use crate::clock;
 /// A thousand clients cost the pooler 0.8 ms, so these would cost 16 ms: more than anybody's
 /// statements should wait for us. Above that only the numbers of `SHOW POOLS` are read.
 const MAX_CLIENTS_LISTED: u32 = 20_000;
+
+/// Where this part of `max_client_conn` is taken, it is looked at more closely.
+const FILLS_UP_FROM: f64 = 0.7;
 
 /// All that one session has told.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ struct Look<'a> {
     known: &'a mut Known,
     deadline: Instant,
     timeout: Duration,
+    /// Somebody waits or soon will, or a pool has come of which not all is known.
+    matters: bool,
 }
 
 /// What ends a look: the command at which it ended, and why.
@@ -128,15 +133,31 @@ impl Known {
         deadline: Instant,
         timeout: Duration,
     ) -> Result<Observation, Ended> {
-        let mut look = Look { console, known: self, deadline, timeout };
+        let mut look = Look { console, known: self, deadline, timeout, matters: false };
         let (pools, at_console) = look.pools().await?;
-        look.parts().await?;
         let someone_waits = pools.iter().any(|pool| pool.cl_waiting.is_some_and(|n| n > 0));
+        look.matters =
+            someone_waits || look.known.lacks_databases(&pools) || look.known.fills_up(&pools);
+        look.parts().await?;
         look.sockets(someone_waits).await?;
         let kind = self.kind;
         self.only_console = kind.waits_for_its_console()
             && self.clients.zip(at_console).is_some_and(|(all, at_console)| all <= at_console);
         Ok(self.observation(pools, began))
+    }
+
+    /// Whether a pool is of a database that nothing is known of yet, such as its size.
+    fn lacks_databases(&self, pools: &[Pool]) -> bool {
+        let known: HashSet<&str> = self.databases.iter().map(|it| it.name.as_str()).collect();
+        pools.iter().any(|pool| !known.contains(pool.database.as_str()))
+    }
+
+    /// Whether so many clients are in pools that the places for them may run out.
+    fn fills_up(&self, pools: &[Pool]) -> bool {
+        let counts = pools.iter().flat_map(|pool| [pool.cl_active, pool.cl_waiting]);
+        let clients = counts.flatten().fold(0, u32::saturating_add);
+        let max = self.limits.max_client_conn;
+        max.is_some_and(|max| f64::from(max) * FILLS_UP_FROM <= f64::from(clients))
     }
 
     fn observation(&self, pools: Vec<Pool>, began: Instant) -> Observation {
@@ -235,14 +256,14 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn is_due(&self, command: Command, someone_waits: bool) -> bool {
+    fn is_due(&self, command: Command, matters: bool) -> bool {
         let rhythm = self.known.rhythms.get(&command);
         let (way, now) = (self.known.way(), clock::monotonic());
         // A pooler that is slow has told its pools; a late answer to more would cost the session.
         if self.deadline.saturating_duration_since(now) < self.timeout / 2 {
             return false;
         }
-        let due = |rhythm: &Rhythm| rhythm.is_due(command, someone_waits, way, now);
+        let due = |rhythm: &Rhythm| rhythm.is_due(command, matters, way, now);
         !self.known.refused.contains(&command) && rhythm.is_none_or(due)
     }
 
@@ -253,7 +274,7 @@ impl Look<'_> {
         wanted: &[&'static str],
         read: impl Fn(&Answer) -> Result<T, Unusable>,
     ) -> Result<Option<T>, Ended> {
-        if !self.is_due(command, false) {
+        if !self.is_due(command, self.matters) {
             return Ok(None);
         }
         let part = self.part_now(command, wanted, read).await?;

@@ -3,10 +3,9 @@
 //! PgBouncer has one thread, and what it does for us it does not do for its clients. Measured on
 //! 1.18, 1.24 and 1.26 with a thousand clients, in time on its processor: pools, lists, databases,
 //! users, state and totals 0.008 to 0.023 ms each, `SHOW CONFIG` 0.04 to 0.05 ms, `SHOW CLIENTS`
-//! 0.8 ms on a quiet machine and 1.8 to 2.8 ms on a busy one. So pools are asked for at
-//! each tick, all else less often, and single clients once a minute, or every five seconds while
-//! somebody waits: together less than 0.1 ms a look at a tick of a second. Where other programs
-//! have taken the processor's caches in between, being woken at all costs it up to 0.3 ms more.
+//! 0.8 ms on a quiet machine and 1.8 to 2.8 ms on a busy one; being woken costs it 0.06 to 0.3 ms,
+//! as other programs have left the processor's caches. So pools are asked for at each tick, all else
+//! less often, and single clients once a minute; every five seconds while it matters.
 //!
 //! Where a command takes long all the same (thousands of pools), it is asked less often: what it
 //! takes longer than the quickest of them, which is the way there and back, is at most so small a
@@ -61,17 +60,18 @@ impl Command {
         }
     }
 
-    /// How often at most it is asked; zero is at each look.
-    fn base(self, someone_waits: bool) -> Duration {
+    /// How often at most it is asked, at rest or while it matters; zero is at each look.
+    fn base(self, matters: bool) -> Duration {
         match self {
             Self::Pools => Duration::ZERO,
-            // PAUSE, RELOAD and SET show in these, and clients that nobody has a pool for.
-            Self::Lists | Self::Databases | Self::State | Self::StatsTotals | Self::Stats => {
-                Duration::from_secs(5)
-            }
+            Self::Version | Self::Config => Duration::from_mins(1),
             Self::Users => Duration::from_secs(15),
-            Self::Clients | Self::Servers if someone_waits => Duration::from_secs(5),
-            Self::Version | Self::Config | Self::Clients | Self::Servers => Duration::from_mins(1),
+            _ if matters => Duration::from_secs(5),
+            Self::Clients | Self::Servers => Duration::from_mins(1),
+            // PAUSE, RELOAD and SET show in these, clients that have no pool, and who is served.
+            Self::Lists | Self::Databases | Self::State | Self::StatsTotals | Self::Stats => {
+                Duration::from_secs(15)
+            }
         }
     }
 }
@@ -103,11 +103,11 @@ impl Rhythm {
     pub(super) fn is_due(
         &self,
         command: Command,
-        someone_waits: bool,
+        matters: bool,
         way: Duration,
         now: Instant,
     ) -> bool {
-        let rest = command.base(someone_waits).max(self.rest(way)).min(REST_AT_MOST);
+        let rest = command.base(matters).max(self.rest(way)).min(REST_AT_MOST);
         self.asked_at.is_none_or(|asked| now.saturating_duration_since(asked) >= rest)
     }
 
@@ -140,13 +140,15 @@ mod tests {
     #[test]
     fn cheap_commands_keep_their_base() {
         let (rhythm, now) = asked(&[Duration::from_micros(30)]);
-        let due = |command, waits, after: Duration| {
-            rhythm.is_due(command, waits, Duration::ZERO, now + after)
+        let due = |command, matters, after: Duration| {
+            rhythm.is_due(command, matters, Duration::ZERO, now + after)
         };
         assert!(Rhythm::default().is_due(Command::Clients, false, Duration::ZERO, now));
         assert!(due(Command::Pools, false, SECOND));
-        assert!(!due(Command::Databases, false, SECOND * 4));
-        assert!(due(Command::Databases, false, SECOND * 5));
+        assert!(!due(Command::Databases, false, SECOND * 14));
+        assert!(due(Command::Databases, false, SECOND * 15));
+        assert!(!due(Command::Databases, true, SECOND * 4));
+        assert!(due(Command::Databases, true, SECOND * 5));
         assert!(!due(Command::Clients, false, SECOND * 59));
         assert!(due(Command::Clients, false, SECOND * 60));
         assert!(!due(Command::Clients, true, SECOND * 4));
