@@ -140,9 +140,9 @@ fn merge(layers: &[Layer]) -> Result<Raw, LoadError> {
     for layer in layers {
         builder = builder.add_source(config::File::from_str(layer.text(), FileFormat::Toml));
     }
-    let merged = builder.build().and_then(Config::try_deserialize::<Raw>);
-    // The text of that error can hold a value, and so a secret.
-    merged.map_err(|_| {
+    let merged = builder.build().and_then(Config::try_deserialize::<toml::Table>).ok();
+    let merged = merged.and_then(|merged| Raw::of_toml(&merged.to_string()).ok());
+    merged.ok_or_else(|| {
         let said = "the files and variables cannot be merged, though each of them can be read";
         LoadError::Mistakes(vec![Mistake::new("", said)])
     })

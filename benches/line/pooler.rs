@@ -158,8 +158,8 @@ fn before(server: &Server, clients: usize) -> bouncer::Options {
     }
 }
 
-/// What a process with one thread spends on something that is due then, beyond what it spends on its
-/// clients as measured just before.
+/// What a process with one thread spends on something that is due then, beyond what it spends on
+/// its clients as measured just before.
 async fn spent(
     pid: i32,
     due: Instant,

@@ -3,6 +3,7 @@
 //! A log collector that stalls, or is gone, must not stop the watch: lines wait in a queue of
 //! bounded length, and what does not fit is dropped and counted in the log itself.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,11 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// So many lines wait for a reader: some minutes of a bad night.
 const MAX_WAITING_LINES: usize = 4096;
@@ -46,17 +50,20 @@ impl Log {
             // Nobody may be left to hear of it.
             let _nobody_hears = end.send(());
         })?;
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let (filter, wrong) = filter(std::env::var_os("RUST_LOG").as_deref());
+        let layer = tracing_subscriber::fmt::layer()
             // Of its own mistakes it would tell stderr, and panic when nobody reads that.
             .log_internal_errors(false)
             // The module: a word for us, and in JSON one that is taken by the fields.
             .with_target(false)
             .with_writer(lines.clone());
+        let log = tracing_subscriber::registry().with(filter);
         match format {
-            LogFormat::Text => log.init(),
-            LogFormat::Json => log.json().init(),
+            LogFormat::Text => log.with(layer).init(),
+            LogFormat::Json => log.with(layer.json()).init(),
+        }
+        if let Some(wrong) = wrong {
+            tracing::warn!(wrong, "RUST_LOG is not understood; the log says what it usually does");
         }
         Ok(Self { lines, ended })
     }
@@ -66,6 +73,18 @@ impl Log {
         if self.lines.sender.try_send(Message::End).is_ok() {
             let _too_slow = self.ended.recv_timeout(FLUSH_AT_MOST);
         }
+    }
+}
+
+/// What `RUST_LOG` asks for: a level, or some of `module=level`, with commas between them. What is
+/// wrong with it, if something is.
+fn filter(asked: Option<&OsStr>) -> (Targets, Option<String>) {
+    let usual = Targets::new().with_default(LevelFilter::INFO);
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return (usual, None) };
+    let Some(asked) = asked.to_str() else { return (usual, Some("no UTF-8 text".to_owned())) };
+    match asked.parse() {
+        Ok(filter) => (filter, None),
+        Err(wrong) => (usual, Some(format!("{asked:?}: {wrong}"))),
     }
 }
 
@@ -117,6 +136,26 @@ fn write_all(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Wri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn says_how_much_and_what_is_not_understood() {
+        use tracing::Level;
+        let lets = |asked: &str, module: &str, level| {
+            let (filter, wrong) = filter(Some(OsStr::new(asked)));
+            assert_eq!(wrong, None, "{asked}");
+            filter.would_enable(module, &level)
+        };
+        assert!(lets("", "plimsoll::run", Level::INFO) && !lets("", "plimsoll", Level::DEBUG));
+        assert!(lets("debug", "hyper", Level::DEBUG) && !lets("warn", "plimsoll", Level::INFO));
+        let own = "info,plimsoll::collect=trace";
+        assert!(lets(own, "plimsoll::collect::log", Level::TRACE));
+        assert!(!lets(own, "plimsoll::run", Level::DEBUG));
+        assert!(!lets("off", "plimsoll", Level::ERROR));
+        let (kept, wrong) = filter(Some(OsStr::new("plimsoll=loud")));
+        assert!(kept.would_enable("plimsoll", &Level::INFO));
+        let wrong = wrong.unwrap();
+        assert!(wrong.starts_with("\"plimsoll=loud\": ") && wrong.contains("info"), "{wrong}");
+    }
 
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {

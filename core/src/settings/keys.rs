@@ -3,8 +3,6 @@
 //! For the hints of unknown keys, for excerpts, and for the tests that compare the defaults and
 //! the documentation with what is really read. There is no second list to keep in step.
 
-use serde::Deserialize;
-
 use super::raw::Raw;
 use super::value::MARK;
 
@@ -70,16 +68,21 @@ fn explore(steps: &mut Vec<Step>, found: &mut Vec<String>) {
 /// keys of its own does not know `?`, a value expected no table, a table with any keys expected
 /// something else than 0.
 fn ask(steps: &[Step]) -> Result<(), String> {
-    let mut text = "{ \"?\" = 0 }".to_owned();
-    for step in steps.iter().rev() {
+    let mut text = "\"?\" = 0".to_owned();
+    for (place, step) in steps.iter().enumerate().rev() {
+        // What a list holds stands in its brackets, what a key holds behind it.
+        let value = if matches!(steps.get(place + 1), Some(Step::Element)) {
+            text
+        } else {
+            format!("{{ {text} }}")
+        };
         text = match step {
-            Step::Key(key) => format!("{{ \"{key}\" = {text} }}"),
-            Step::Any => format!("{{ \"?\" = {text} }}"),
-            Step::Element => format!("[{text}]"),
+            Step::Key(key) => format!("\"{key}\" = {value}"),
+            Step::Any => format!("\"?\" = {value}"),
+            Step::Element => format!("[{value}]"),
         };
     }
-    let asked = toml::de::ValueDeserializer::parse(&text).and_then(Raw::deserialize);
-    asked.map(drop).map_err(|error| error.message().to_owned())
+    Raw::of_toml(&text).map(drop).map_err(|error| error.message().to_owned())
 }
 
 /// The fields that serde names: what stands in backticks behind "expected".

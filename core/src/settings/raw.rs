@@ -42,6 +42,14 @@ pub struct Raw {
     pub(super) app_pool_defaults: Option<Table<RawAppPoolDefaults>>,
 }
 
+impl Raw {
+    /// Of TOML, in the one form that is read: the code for another would be as large again as all
+    /// settings are. The error can hold a value, and so a secret.
+    pub fn of_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawServer {

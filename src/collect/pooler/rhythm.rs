@@ -4,8 +4,8 @@
 //! 1.18, 1.24 and 1.26 with a thousand clients, in time on its processor: pools, lists, databases,
 //! users, state and totals 0.008 to 0.023 ms each, `SHOW CONFIG` 0.04 to 0.05 ms, `SHOW CLIENTS`
 //! 0.8 ms on a quiet machine and 1.8 to 2.8 ms on a busy one; being woken costs it 0.06 to 0.3 ms,
-//! as other programs have left the processor's caches. So pools are asked for at each tick, all else
-//! less often, and single clients once a minute; every five seconds while it matters.
+//! as other programs have left the processor's caches. So pools are asked for at each tick, all
+//! else less often, and single clients once a minute; every five seconds while it matters.
 //!
 //! Where a command takes long all the same (thousands of pools), it is asked less often: what it
 //! takes longer than the quickest of them, which is the way there and back, is at most so small a

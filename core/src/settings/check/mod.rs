@@ -91,8 +91,7 @@ pub fn secret_files(raw: &Raw, layers: &[Layer]) -> Vec<PathBuf> {
 /// Never: the defaults are part of the program, and a test reads them.
 pub fn default_rules() -> RuleSet {
     let layers = [Layer::defaults()];
-    let raw: Raw =
-        toml::from_str(layers[0].text()).expect("the embedded defaults are read by a test");
+    let raw = Raw::of_toml(layers[0].text()).expect("the embedded defaults are read by a test");
     let outside = Outside {
         secrets: BTreeMap::new(),
         parse_postgres: &|_, _| Err(String::new()),
