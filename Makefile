@@ -54,6 +54,7 @@ SECONDS ?= 600
 fuzz: ## what endpoints send, against the parser; SECONDS=600
 	scripts/need rust nightly
 	scripts/need-tool cargo-fuzz
+	mkdir -p fuzz/corpus/exposition # what it finds goes there, and is where the next run begins
 	cargo +nightly fuzz run exposition fuzz/corpus/exposition core/tests/fixtures/exposition \
 	  -- -max_total_time=$(SECONDS) -max_len=65536 -dict=fuzz/exposition.dict
 
@@ -63,7 +64,7 @@ LATER = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plimsoll
 LATER_EXPORTER = $(LATER)/prometheus-postgres-exporter-trixie
 BOUNCER_EXPORTER = $(LATER)/prometheus-pgbouncer-exporter-trixie
 
-bench: ## what Plimsoll costs, beside the exporters; 35 min on a quiet machine; BENCH="poll --ticks 20"
+bench: ## what Plimsoll costs, beside the exporters; 40 min on a quiet machine; BENCH="poll --ticks 20"
 	scripts/need rust postgres exporter
 	scripts/poolers 1.18
 	scripts/later-package trixie prometheus-pgbouncer-exporter $(BOUNCER_EXPORTER)

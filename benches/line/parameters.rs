@@ -125,7 +125,7 @@ pub(super) struct Parameters {
     pub(super) clients: usize,
 
     /// pooler: looks, and scrapes of the exporter, while it works and as many at rest
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 120)]
     pub(super) looks: u32,
 
     /// pooler: the exporter to compare with, which `make bench` fetches
