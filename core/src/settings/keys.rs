@@ -68,21 +68,17 @@ fn explore(steps: &mut Vec<Step>, found: &mut Vec<String>) {
 /// keys of its own does not know `?`, a value expected no table, a table with any keys expected
 /// something else than 0.
 fn ask(steps: &[Step]) -> Result<(), String> {
-    let mut text = "\"?\" = 0".to_owned();
-    for (place, step) in steps.iter().enumerate().rev() {
-        // What a list holds stands in its brackets, what a key holds behind it.
-        let value = if matches!(steps.get(place + 1), Some(Step::Element)) {
-            text
-        } else {
-            format!("{{ {text} }}")
-        };
+    let mut text = "{ \"?\" = 0 }".to_owned();
+    for step in steps.iter().rev() {
         text = match step {
-            Step::Key(key) => format!("\"{key}\" = {value}"),
-            Step::Any => format!("\"?\" = {value}"),
-            Step::Element => format!("[{value}]"),
+            Step::Key(key) => format!("{{ \"{key}\" = {text} }}"),
+            Step::Any => format!("{{ \"?\" = {text} }}"),
+            Step::Element => format!("[{text}]"),
         };
     }
-    Raw::of_toml(&text).map(drop).map_err(|error| error.message().to_owned())
+    // A document is a table without its braces.
+    let document = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    Raw::of_toml(document.unwrap_or(&text)).map(drop).map_err(|error| error.message().to_owned())
 }
 
 /// The fields that serde names: what stands in backticks behind "expected".

@@ -7,6 +7,7 @@
 mod app_pools;
 mod kinds;
 mod log;
+mod logins;
 mod pool_rules;
 mod poolers;
 mod probes;
@@ -78,8 +79,7 @@ pub fn check(raw: &Raw, layers: &[Layer], outside: &Outside<'_>) -> Result<Setti
 pub fn secret_files(raw: &Raw, layers: &[Layer]) -> Vec<PathBuf> {
     let places = Places::of(layers);
     let mut files = targets::secret_files(raw);
-    files.extend(poolers::secret_files(raw));
-    files.extend(probes::secret_files(raw));
+    files.extend(logins::secret_files(raw));
     files.extend(receivers::secret_files(raw));
     files.extend(app_pools::secret_files(raw));
     files.into_iter().map(|(path, file)| places.resolve(&path, &file)).collect()

@@ -1,14 +1,13 @@
 //! What probes mean: an address that names its user, a rhythm that burdens nobody.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Checker, MAX_TIMEOUT, MIN_INTERVAL, table};
+use crate::settings::ProbeSettings;
 use crate::settings::mistake::Mistake;
 use crate::settings::raw::{Raw, RawProbe, RawTarget};
 use crate::settings::value::{Ratio, Val};
-use crate::settings::{ProbeSettings, Secret};
 
 /// Each takes a slot while it asks: directly, through each pooler, as one or two roles.
 const MAX_PROBES: usize = 8;
@@ -24,18 +23,6 @@ const MOST_INTERVAL: Duration = Duration::from_mins(10);
 
 /// A probe that leaves more than this untouched sees nothing of a server that is well used.
 const MAX_KEEP_FREE: f64 = 0.5;
-
-/// The files that probes name, each with the path of its key.
-pub(super) fn secret_files(raw: &Raw) -> Vec<(String, PathBuf)> {
-    let mut files = Vec::new();
-    for (at, target) in raw.targets.iter().flatten().enumerate() {
-        for (index, probe) in target.0.probes.iter().flatten().enumerate() {
-            let Some(Val(file)) = &probe.0.password_file else { continue };
-            files.push((format!("targets[{at}].probes[{index}].password_file"), file.clone()));
-        }
-    }
-    files
-}
 
 impl Checker<'_> {
     /// Those that can be used; a mistake in one is noted.
@@ -65,8 +52,13 @@ impl Checker<'_> {
         probe: &RawProbe,
         names: &mut BTreeSet<String>,
     ) -> Option<ProbeSettings> {
-        let name = self.probe_name(path, probe, names);
-        let url = self.probe_url(path, probe);
+        const EXAMPLE: &str = "\"postgresql://payment@db:5432/payment\"";
+        let name = self.own_name(path, probe.name.as_ref(), names, "probes", "as-the-application");
+        let missing = format!("the address that the application has: {EXAMPLE}");
+        let without_user = format!(
+            "a probe logs in as an application does, not as whoever runs Plimsoll: {EXAMPLE}"
+        );
+        let url = self.login_url(path, probe.url.as_ref(), missing, without_user);
         let file = probe.password_file.as_ref();
         let password = self.password(path, file, probe.password_command.as_deref());
         let interval = probe.interval.as_ref().map_or(INTERVAL, |Val(interval)| *interval);
@@ -89,47 +81,5 @@ impl Checker<'_> {
             timeout: timeout?.0,
             keep_free,
         })
-    }
-
-    fn probe_name(
-        &mut self,
-        path: &str,
-        probe: &RawProbe,
-        names: &mut BTreeSet<String>,
-    ) -> Option<String> {
-        let key = format!("{path}.name");
-        let Some(Val(name)) = &probe.name else {
-            self.missing(Mistake::new(key, "missing").hint("such as \"as-the-application\""));
-            return None;
-        };
-        if !names.insert(name.0.clone()) {
-            let message = format!("two probes of this target are called \"{}\"", name.0);
-            let mistake = Mistake::new(key, message);
-            self.mistake(mistake.hint("alerts and metrics are told apart by it"));
-        }
-        Some(name.0.clone())
-    }
-
-    /// The address, without what surrounds the watcher: see
-    /// [`crate::settings::Surroundings::without_variables`].
-    fn probe_url(&mut self, path: &str, probe: &RawProbe) -> Option<Secret> {
-        let key = format!("{path}.url");
-        let Some(Val(url)) = &probe.url else {
-            self.missing(Mistake::new(key, "missing").hint(
-                "the address that the application has: \"postgresql://payment@db:5432/payment\"",
-            ));
-            return None;
-        };
-        let around = self.outside.surroundings.without_variables();
-        let parsed = self.parsed(&key, url, &around)?;
-        if parsed.user.is_none() {
-            let mistake = Mistake::new(key, "names no user");
-            self.mistake(mistake.hint(
-                "a probe logs in as an application does, not as whoever runs Plimsoll: \
-                 \"postgresql://payment@db:5432/payment\"",
-            ));
-            return None;
-        }
-        Some(url.clone())
     }
 }
