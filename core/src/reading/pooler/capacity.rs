@@ -20,7 +20,6 @@
 //! rules.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
@@ -281,7 +280,7 @@ impl Lookup<'_> {
 
 impl Observation {
     /// Every limit of clients that is known, with how much of it is used: of the whole pooler
-    /// first, then of databases and users.
+    /// first, then of databases and users by their names.
     pub fn client_slots(&self) -> Vec<ClientSlots> {
         let slots = |scope, max: Option<u32>, used: Option<u32>| {
             Some(ClientSlots { scope, max: max?, used: used? })
@@ -297,20 +296,13 @@ impl Observation {
         });
         // A look-alike may have a row a (database, user): the fullest speaks for all of a name.
         let mut fullest: BTreeMap<Scope, ClientSlots> = BTreeMap::new();
-        let mut order = Vec::new();
         for slots in whole.into_iter().chain(databases).chain(users) {
-            match fullest.entry(slots.scope.clone()) {
-                Entry::Vacant(place) => {
-                    order.push(slots.scope.clone());
-                    place.insert(slots);
-                }
-                Entry::Occupied(mut known) if known.get().utilization() < slots.utilization() => {
-                    known.insert(slots);
-                }
-                Entry::Occupied(_) => {}
+            match fullest.get(&slots.scope) {
+                Some(known) if slots.utilization() <= known.utilization() => {}
+                _ => drop(fullest.insert(slots.scope.clone(), slots)),
             }
         }
-        order.iter().filter_map(|scope| fullest.remove(scope)).collect()
+        fullest.into_values().collect()
     }
 }
 
