@@ -136,7 +136,7 @@ struct Site {
     shared: Shared,
     counts: server::Counts,
     /// One metrics text is made at a time, so that many scrapes at once cost one core at most.
-    rendering: tokio::sync::Semaphore,
+    rendering: Arc<tokio::sync::Mutex<metrics::Encoded>>,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -182,10 +182,10 @@ async fn show(site: &Arc<Site>, route: &Route<'_>, query: Option<&str>) -> Answe
 
 /// The metrics; of many targets they are made off the threads that read servers and send pages.
 async fn metrics_text(site: &Arc<Site>) -> Answer {
-    let turn = site.rendering.acquire().await;
+    let mut turn = Arc::clone(&site.rendering).lock_owned().await;
     let owned = Arc::clone(site);
-    let make = move || {
-        metrics::text(&metrics::Scrape {
+    let mut make = move || {
+        let scrape = metrics::Scrape {
             version: env!("CARGO_PKG_VERSION"),
             now: clock::wall(),
             monotonic: clock::monotonic(),
@@ -193,14 +193,14 @@ async fn metrics_text(site: &Arc<Site>) -> Answer {
             health: owned.shared.health.values().clone(),
             http: owned.counts.numbers(),
             process: metrics::process::read(),
-        })
+        };
+        metrics::text(&scrape, &mut turn)
     };
     let made = if site.shared.targets.borrow().len() <= FEW_TARGETS {
         Ok(make())
     } else {
         tokio::task::spawn_blocking(make).await
     };
-    drop(turn);
     match made {
         Ok(text) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
         Err(error) => {

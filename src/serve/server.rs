@@ -81,7 +81,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// Serves until `stop` is ready, then lets answers that are under way end, [`DRAIN_LIMIT`] at
 /// most. Ends with every connection closed; fails never.
 pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
-    let rendering = tokio::sync::Semaphore::new(1);
+    let rendering = Arc::default();
     let site = Arc::new(Site { shared, counts: Counts::default(), rendering });
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();

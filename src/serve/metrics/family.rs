@@ -7,10 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use prometheus::TextEncoder;
-use prometheus::proto;
-
-use crate::health::{BUCKETS, Histogram};
+use crate::health::Histogram;
 use crate::serve::limits::{MAX_LABEL_CHARS, MAX_SERIES};
 
 /// A family: one name, one meaning, one set of labels.
@@ -62,7 +59,7 @@ const SERIES_LEFT_OUT: Family = gauge(
 
 /// Between the values of labels in the key of a series. No printable value holds it, and it comes
 /// before all that they hold, so that keys have the order of their values.
-const BETWEEN: char = '\n';
+pub(super) const BETWEEN: char = '\n';
 
 /// One answer, while it is written.
 #[derive(Default)]
@@ -73,7 +70,7 @@ pub(super) struct Sheet {
 }
 
 /// The value of one series.
-enum Value {
+pub(super) enum Value {
     Number(f64),
     Histogram(Box<Histogram>),
 }
@@ -106,12 +103,10 @@ impl Sheet {
         new: impl FnOnce() -> Value,
     ) -> Option<&mut Value> {
         debug_assert_eq!(family.labels.len(), labels.len(), "labels of {}", family.name);
-        let values = labels.iter().map(|value| printable(value, MAX_LABEL_CHARS));
-        let values: Vec<Cow<'_, str>> = values.collect();
-        let length = values.iter().map(|value| value.len() + 1).sum();
+        let length = labels.iter().map(|value| value.len() + 1).sum();
         let mut key = String::with_capacity(length);
-        for value in values {
-            key.push_str(&value);
+        for value in labels {
+            key.push_str(&printable(value, MAX_LABEL_CHARS));
             key.push(BETWEEN);
         }
         let (known, series) =
@@ -130,76 +125,17 @@ impl Sheet {
         }
     }
 
-    /// Everything that was written, as Prometheus reads it.
-    pub(super) fn into_text(mut self) -> String {
+    /// Everything that was written, by the names of the families and the keys of their series.
+    pub(super) fn into_families(
+        mut self,
+    ) -> impl Iterator<Item = (Family, BTreeMap<String, Value>)> {
         // Of each family at most one, so it needs no room of its own.
         self.series = 0;
         for (family, series) in std::mem::take(&mut self.left_out) {
             self.add(&SERIES_LEFT_OUT, &[family], series as f64);
         }
-        let (encoder, mut text) = (TextEncoder::new(), String::new());
-        // One at a time: what the library's form of it takes in memory is used again by the next.
-        for (family, series) in self.families.into_values().filter(|(_, all)| !all.is_empty()) {
-            encoder
-                .encode_utf8(&[encoded(&family, series)], &mut text)
-                .expect("no family is empty or without a name");
-        }
-        text
+        self.families.into_values().filter(|(_, all)| !all.is_empty())
     }
-}
-
-fn encoded(family: &Family, series: BTreeMap<String, Value>) -> proto::MetricFamily {
-    let mut encoded = proto::MetricFamily::default();
-    encoded.set_name(family.name.to_owned());
-    encoded.set_help(family.help.to_owned());
-    encoded.set_field_type(match family.kind {
-        Kind::Counter => proto::MetricType::COUNTER,
-        Kind::Gauge => proto::MetricType::GAUGE,
-        Kind::Histogram => proto::MetricType::HISTOGRAM,
-    });
-    let metrics = series.into_iter().map(|(key, value)| metric(family, &key, value));
-    encoded.set_metric(metrics.collect());
-    encoded
-}
-
-fn metric(family: &Family, key: &str, value: Value) -> proto::Metric {
-    let pairs = family.labels.iter().zip(key.split(BETWEEN)).map(|(name, value)| {
-        let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value(value.to_owned());
-        pair
-    });
-    let mut metric = proto::Metric::from_label(pairs.collect());
-    match (family.kind, value) {
-        (Kind::Counter, Value::Number(number)) => {
-            let mut counter = proto::Counter::default();
-            counter.set_value(number);
-            metric.set_counter(counter);
-        }
-        (_, Value::Number(number)) => {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(number);
-            metric.set_gauge(gauge);
-        }
-        (_, Value::Histogram(seen)) => metric.set_histogram(buckets(&seen)),
-    }
-    metric
-}
-
-fn buckets(seen: &Histogram) -> proto::Histogram {
-    let mut cumulated = 0;
-    let buckets = BUCKETS.iter().zip(seen.counts).map(|(bound, count)| {
-        cumulated += count;
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(cumulated);
-        bucket
-    });
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(seen.counts.iter().sum());
-    histogram.set_sample_sum(seen.sum);
-    histogram
 }
 
 /// Text that shows as it is: what steers a terminal, breaks a line or turns the reading direction

@@ -1,10 +1,11 @@
 //! `/metrics`: one text, made at each scrape from what was published last. It touches no database,
-//! keeps nothing between scrapes, and so whatever vanished is gone from the next.
+//! keeps no value between scrapes, and so whatever vanished is gone from the next.
 //!
 //! Missing beats wrong: what is not known now is absent, not repeated. `docs/metrics.md` lists
 //! every family; a test compares it with what is exported.
 
 mod beside;
+mod encoded;
 mod family;
 mod holders;
 mod own;
@@ -21,6 +22,7 @@ use plimsoll_core::status::Published;
 
 use super::server::Numbers;
 use crate::health::Values;
+pub(super) use encoded::Encoded;
 use family::Sheet;
 pub(super) use family::printable;
 
@@ -43,7 +45,8 @@ pub(super) struct Scrape {
 }
 
 /// The text of `/metrics`, in Prometheus' text format 0.0.4, sorted by name and labels.
-pub(super) fn text(scrape: &Scrape) -> String {
+/// What is kept of the answer before costs time only when it is lost.
+pub(super) fn text(scrape: &Scrape, before: &mut Encoded) -> String {
     let mut sheet = Sheet::default();
     // In the order of importance: should the series be too many, the last ones are left out.
     own::write(&mut sheet, scrape);
@@ -55,5 +58,5 @@ pub(super) fn text(scrape: &Scrape) -> String {
         target::write_large(&mut sheet, scrape, published);
         beside::write_large(&mut sheet, scrape, published);
     }
-    sheet.into_text()
+    before.text(sheet)
 }

@@ -14,13 +14,18 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 use plimsoll_core::status::Published;
 
 use super::family::printable;
-use super::{Scrape, text};
+use super::{Encoded, Scrape};
 use crate::serve::limits::{
     LOOP_STALLED_AFTER, MAX_ADDRESS_SERIES, MAX_DATABASE_SERIES, MAX_HOLDER_SERIES,
     MAX_LABEL_CHARS, MAX_SERIES,
 };
 use fixture::{changed, group, observation, scrape, target};
 use reader::{Series, families, series, sum};
+
+/// The text of the first scrape.
+fn text(scrape: &Scrape) -> String {
+    super::text(scrape, &mut Encoded::default())
+}
 
 #[test]
 fn shows_everything_that_is_known() {
@@ -31,6 +36,16 @@ fn shows_everything_that_is_known() {
 fn is_what_promtool_calls_clean() {
     promtool(&text(&scrape()));
     promtool(&text(&hostile()));
+}
+
+#[test]
+fn is_the_same_whatever_was_shown_before() {
+    let mut before = Encoded::default();
+    for scrape in
+        [scrape(), hostile(), without_the_migrator(), scrape(), crowded(), crowded(), hostile()]
+    {
+        assert_eq!(super::text(&scrape, &mut before), text(&scrape));
+    }
 }
 
 #[test]
@@ -117,11 +132,9 @@ fn lets_a_reading_age_while_its_loop_stands_still() {
     assert!(stuck.contains("plimsoll_loop_last_turn_timestamp_seconds{"), "{stuck}");
 }
 
-#[test]
-fn forgets_what_vanished() {
-    let mut scrape = scrape();
-    assert!(text(&scrape).contains("migrator"));
-    scrape.targets = vec![changed(target("db", observation()), |published| {
+/// The usual scrape, and no application `migrator`.
+fn without_the_migrator() -> Scrape {
+    let fewer = changed(target("db", observation()), |published| {
         let postgres = &mut published.reading.as_mut().unwrap().postgres;
         postgres
             .seen
@@ -130,8 +143,14 @@ fn forgets_what_vanished() {
             .unwrap()
             .groups
             .retain(|group| group.application != "migrator");
-    })];
-    assert!(!text(&scrape).contains("migrator"));
+    });
+    Scrape { targets: vec![fewer], ..scrape() }
+}
+
+#[test]
+fn forgets_what_vanished() {
+    assert!(text(&scrape()).contains("migrator"));
+    assert!(!text(&without_the_migrator()).contains("migrator"));
 }
 
 /// What 10,000 clients can call themselves, at 10,000 addresses, in 300 databases.
@@ -198,8 +217,8 @@ fn cuts_ten_thousand_hostile_names_and_keeps_the_sums() {
     assert!(!text.lines().any(|line| line.starts_with("evil")), "{text}");
 }
 
-#[test]
-fn leaves_out_single_rows_before_slots_when_the_series_are_too_many() {
+/// Two hundred targets, each with 300 groups: more series than fit.
+fn crowded() -> Scrape {
     let mut scrape = hostile();
     let mut seen = scrape.targets[0].reading.as_ref().unwrap().postgres.known().unwrap().clone();
     seen.groups.truncate(300);
@@ -207,7 +226,12 @@ fn leaves_out_single_rows_before_slots_when_the_series_are_too_many() {
     scrape.targets = names.iter().map(|name| target(name, seen.clone())).collect();
     let turn = scrape.health.loops["d\"b\n"].clone();
     scrape.health.loops = names.iter().map(|name| (name.clone(), turn.clone())).collect();
-    let text = text(&scrape);
+    scrape
+}
+
+#[test]
+fn leaves_out_single_rows_before_slots_when_the_series_are_too_many() {
+    let text = text(&crowded());
     let all = series(&text);
     let left_out = all.iter().filter(|it| it.name == "plimsoll_series_left_out").count();
     let own = all.iter().filter(|it| !it.name.starts_with("plimsoll_delivery_seconds")).count();
