@@ -9,6 +9,7 @@ mod fallback;
 mod half_open;
 mod hosts;
 mod majors;
+mod memory;
 mod names;
 mod openssl;
 mod passwords;

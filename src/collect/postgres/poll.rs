@@ -127,6 +127,24 @@ const CATALOG_LOCKS: &str = "
     ORDER BY l.granted DESC, l.pid
     LIMIT 3";
 
+/// Makes the backend keep the memory that a poll frees, instead of asking the system for it anew.
+///
+/// A poll copies the states of all backends (backend_status.c, `pgstat_read_current_status`: room
+/// for `track_activity_query_size` for each that there may be), and then their rows. glibc gives
+/// what is free at the end back to the system once that is more than twice the largest block that
+/// was ever freed (malloc.c, `mp_.trim_threshold`), and all of it together is: so the pages come
+/// back one by one, zeroed, at each poll. With 4,980 backends those were 2,900 page faults and a
+/// fifth of a poll's time. A block of twice the copy's size, freed once, ends it; the backend then
+/// keeps what it had for a moment at each poll: 12 MB there, 1.6 MB with 480. glibc goes by no
+/// block of 32 MiB or more. Other libraries lose nothing by it.
+const KEEP_MEMORY: &str = "
+    SELECT octet_length(repeat(repeat('x', 1024),
+        (LEAST(31 << 20, 2 * current_setting('max_connections')::int8
+            * translate(s.size, 'kMB', '')::int8
+            * CASE WHEN s.size LIKE '%MB' THEN 1 << 20
+                WHEN s.size LIKE '%kB' THEN 1 << 10 ELSE 1 END) / 1024)::int4)) AS freed
+    FROM current_setting('track_activity_query_size') AS s(size)";
+
 /// What does not change while a connection lasts.
 const IDENTITY: &str = "
     SELECT pg_backend_pid() AS pid, c.system_identifier
@@ -227,6 +245,12 @@ impl Statements {
         let (facts, activity, counters) =
             try_join3(prepare(FACTS), prepare(ACTIVITY), prepare(counters)).await?;
         let facts = Facts::from_row(&connection.query_one(&facts).await?)?;
+        match connection.execute(KEEP_MEMORY).await {
+            Err(error) if error.ends_connection() => return Err(error),
+            // It has not so much to spare: polls are dearer, and right.
+            Err(error) => tracing::debug!(%error, "memory is not kept between polls"),
+            Ok(()) => {}
+        }
         Ok(Self { facts, activity, counters })
     }
 
