@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use plimsoll::clock;
-use plimsoll::drill::bouncer::Bouncer;
 use plimsoll::drill::server::Server;
 use plimsoll::drill::server::guard::Guard;
 
@@ -37,9 +36,9 @@ impl Exporter {
         Self::run(program, command).await
     }
 
-    /// Starts one for a pooler.
-    pub(super) async fn of_pgbouncer(program: &Path, bouncer: &Bouncer) -> Measured<Self> {
-        let url = format!("{}?sslmode=disable", bouncer.url("stats", "pgbouncer"));
+    /// Starts one for the pooler whose console is there.
+    pub(super) async fn of_pgbouncer(program: &Path, console: &str) -> Measured<Self> {
+        let url = format!("{console}?sslmode=disable");
         let mut command = Command::new(program);
         command.env_clear().arg(format!("--pgBouncer.connectionString={url}"));
         Self::run(program, command).await

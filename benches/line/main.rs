@@ -22,6 +22,7 @@ mod parameters;
 mod poll;
 mod pooler;
 mod publish;
+mod recorder;
 mod report;
 mod scrape;
 mod size;

@@ -124,8 +124,9 @@ pub(super) struct Parameters {
     #[arg(long, default_value_t = 1_000)]
     pub(super) clients: usize,
 
-    /// pooler: looks, and scrapes of the exporter, while it works and as many at rest
-    #[arg(long, default_value_t = 120)]
+    /// pooler: looks, and scrapes of the exporter, while it works, and a fifth of them at rest. In
+    /// five minutes everything is asked at least once
+    #[arg(long, default_value_t = 300)]
     pub(super) looks: u32,
 
     /// pooler: the exporter to compare with, which `make bench` fetches

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 
 use super::exporter::Exporter;
 use super::parameters::Parameters;
-use super::report::{Report, mean, number};
+use super::recorder::Recorder;
+use super::report::{Report, mean, median, number};
 use super::{Failure, Measured, machine, meter};
 
 /// Of the pooler's thread, a look.
@@ -25,6 +26,9 @@ const LOOK_MS: f64 = 0.2;
 
 /// Of a scrape of the exporter, a look.
 const PART_OF_A_SCRAPE: f64 = 1.0 / 3.0;
+
+/// How often all that was asked at work is asked once more.
+const REPEATS: u32 = 9;
 
 /// As it is shipped: a look a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -53,47 +57,74 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     let logins = stream::iter(0..parameters.clients).map(|_| Session::open(&login));
     let clients: Vec<Session> = logins.buffer_unordered(AT_ONCE).try_collect().await?;
     let pid = bouncer.pid().ok_or("PgBouncer has ended")?;
-    let exporter = Exporter::of_pgbouncer(&parameters.bouncer_exporter, &bouncer).await?;
+    let console =
+        |through: &Recorder| format!("postgresql://stats@127.0.0.1:{}/pgbouncer", through.port);
+    let theirs = Recorder::before(bouncer.port()).await?;
+    let exporter = Exporter::of_pgbouncer(&parameters.bouncer_exporter, &console(&theirs)).await?;
+    let version = format!("pgbouncer_exporter {}", exporter.version);
     // Each of them opens what it opens, and the pooler comes to rest.
     exporter.scrape().await?;
 
     let looks = parameters.looks;
-    eprintln!("   {looks} looks and {looks} scrapes, once a second each, at rest and at work");
-    let watched = watch(&bouncer).await?;
+    eprintln!(
+        "   {looks} looks and as many scrapes, once a second each, and a fifth of it at rest"
+    );
+    let ours = Recorder::before(bouncer.port()).await?;
+    let watched = watch(&console(&ours)).await?;
     let (mut at_rest, mut at_work) = (Costs::default(), Costs::default());
-    at_rest.measure(looks, pid, &watched, &exporter).await?;
+    at_rest.measure(looks / 5, pid, &watched, &exporter).await?;
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
         workers.spawn(work(Session::open(&login).await?));
     }
+    drop((ours.take(), theirs.take()));
     at_work.measure(looks, pid, &watched, &exporter).await?;
+    let asked = [ours.take(), theirs.take()];
     if let Some(ended) = workers.try_join_next() {
         ended??;
     }
-    drop((watched, workers, clients));
+    drop((watched, workers, exporter));
+    eprintln!("   what they asked at work, once more and without rest, {REPEATS} times");
+    let session = Session::open(&bouncer.login("stats", "pgbouncer")).await?;
+    let mut without_rest = [Vec::new(), Vec::new()];
+    for _ in 0..REPEATS {
+        for (asked, costs) in asked.iter().zip(&mut without_rest) {
+            costs.push(again(pid, &session, asked).await? / f64::from(looks));
+        }
+    }
+    drop(clients);
 
     let release = format!("PgBouncer {}", bouncer.release());
-    let version = format!("pgbouncer_exporter {}", exporter.version);
     let versions = [machine::plimsoll(parameters.program()?), release, version.clone()];
     let mut report = Report::new("pooler", &versions);
     report.note(&format!(
-        "Processor time of PgBouncer's thread with {} clients, means over {looks}:",
-        parameters.clients
+        "Processor time of PgBouncer's thread with {} clients; {looks} looks at work, {} at rest:",
+        parameters.clients,
+        looks / 5
     ));
-    let row = |what: &str, of: &dyn Fn(&Costs) -> &Vec<f64>| {
-        vec![what.to_owned(), number(mean(of(&at_work)), "ms"), number(mean(of(&at_rest)), "ms")]
+    let [look, scrape] = without_rest.map(|costs| median(&costs));
+    let row = |what: &str, without_rest: Option<f64>, of: &dyn Fn(&Costs) -> &Vec<f64>| {
+        let figure = |costs: &Costs| number(mean(of(costs)), "ms");
+        let without_rest = without_rest.map_or(String::new(), |ms| number(ms, "ms"));
+        vec![what.to_owned(), without_rest, figure(&at_work), figure(&at_rest)]
     };
     report.table(
-        &["", "while it works for clients", "woken after half a second of rest"],
+        &["", "without rest", "while it works for clients", "woken after half a second of rest"],
         &[
-            row("a look of Plimsoll", &|costs| &costs.looks),
-            row("of these, without the list of clients", &|costs| &costs.without_clients),
-            row(&format!("a scrape of {version}"), &|costs| &costs.scrapes),
+            row("a look of Plimsoll", Some(look), &|costs| &costs.looks),
+            row("of these, without the list of clients", None, &|costs| &costs.without_clients),
+            row(&format!("a scrape of {version}"), Some(scrape), &|costs| &costs.scrapes),
         ],
     );
-    let (look, scrape) = (mean(&at_work.looks), mean(&at_work.scrapes));
-    report.line("a look at PgBouncer, of its thread while it works", look, LOOK_MS, "ms");
-    let what = format!("a look ÷ a scrape of {version}");
+    let asked = asked.map(|asked| asked.len() as f64 / f64::from(looks));
+    report.note(&format!(
+        "{} commands a look, {} a scrape.",
+        number(asked[0], ""),
+        number(asked[1], "")
+    ));
+    let thread = "of a thread without rest";
+    report.line(format!("a look at PgBouncer, {thread}"), look, LOOK_MS, "ms");
+    let what = format!("a look ÷ a scrape of {version}, {thread}");
     report.line(what, look / scrape, PART_OF_A_SCRAPE, "");
     Ok(report)
 }
@@ -136,6 +167,18 @@ async fn work(session: Session) -> Measured<()> {
     }
 }
 
+/// What a process with one thread spends on all of this, one after the other and at once.
+async fn again(pid: i32, console: &Session, statements: &[String]) -> Measured<f64> {
+    let now = || meter::backend_ms(pid).ok_or_else(|| Failure::from("PgBouncer has ended"));
+    let before = now()?;
+    for sql in statements {
+        console.batch_execute(sql).await?;
+    }
+    // It is exact once it sleeps.
+    tokio::time::sleep(AFTER).await;
+    Ok(now()? - before)
+}
+
 async fn scraped(exporter: &Exporter) -> Measured<()> {
     let answer = exporter.scrape().await?;
     if answer.values("pgbouncer_up") == [1.0] {
@@ -147,7 +190,8 @@ async fn scraped(exporter: &Exporter) -> Measured<()> {
 fn before(server: &Server, clients: usize) -> bouncer::Options {
     let database = format!("shop = host=127.0.0.1 port={} dbname=postgres", server.port());
     let own = [
-        ("max_client_conn", (clients + 100).to_string()),
+        // At rest: above 70 % it would be looked at more closely.
+        ("max_client_conn", (clients * 2).to_string()),
         // What its exporter asks to be set.
         ("ignore_startup_parameters", "extra_float_digits".to_owned()),
     ];
@@ -198,10 +242,10 @@ struct Watched {
     _task: JoinSet<()>,
 }
 
-async fn watch(bouncer: &Bouncer) -> Measured<Watched> {
+async fn watch(console: &str) -> Measured<Watched> {
     let told = PoolerSettings {
         name: "pgbouncer".to_owned(),
-        url: Secret::new(bouncer.url("stats", "pgbouncer")),
+        url: Secret::new(console),
         password: None,
         interval: TICK,
         timeout: Duration::from_secs(5),

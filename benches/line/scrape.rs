@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use plimsoll::clock;
 
-use super::http::Kept;
+use super::http::{Answer, Kept};
+use super::meter::Threads;
 use super::parameters::Parameters;
 use super::report::{Report, median, number, quantile};
 use super::world::{World, watched};
 use super::{Measured, machine};
 
 const P99_MS: f64 = 2.0;
+
+/// Answers before the first that counts.
+const WARM_UP: u32 = 20;
 
 /// Scrapes while statements are counted.
 const COUNTED_SCRAPES: u32 = 500;
@@ -37,34 +41,36 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     let mut kept = Kept::connect(daemon.address()).await?;
 
     eprintln!("   {} scrapes", parameters.scrapes);
-    let mut took = Vec::new();
+    let mut own = Threads::of(daemon.pid());
+    let (mut took, mut nothing, mut spent) = (Vec::new(), Vec::new(), Vec::new());
     let mut series = 0;
-    for nth in 0..parameters.scrapes + 20 {
-        let answer = kept.get("/metrics").await?;
-        if answer.status != 200 {
-            return Err(format!("/metrics answered {}", answer.status).into());
-        }
-        if nth >= 20 {
+    for nth in 0..parameters.scrapes + WARM_UP {
+        let reference = timed(&mut kept, "/healthz").await?;
+        let before = own.ms();
+        let answer = timed(&mut kept, "/metrics").await?;
+        if nth >= WARM_UP {
+            spent.push(own.ms() - before);
+            nothing.push(reference.took.as_secs_f64() * 1_000.0);
             took.push(answer.took.as_secs_f64() * 1_000.0);
             series = series.max(answer.series());
         }
-        // Spread over some polls, and over the moments at which one is under way.
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     eprintln!("   counting statements, twice {} s", parameters.count_seconds);
     let quiet = count(parameters, &world, &mut kept, 0).await?;
     let scraped = count(parameters, &world, &mut kept, COUNTED_SCRAPES).await?;
 
     let mut report = Report::new("scrape", &[machine::plimsoll(parameters.program()?)]);
-    let ms = |part: f64| number(quantile(&took, part), "ms");
-    let row = vec![
-        series.to_string(),
-        took.len().to_string(),
-        number(median(&took), "ms"),
-        ms(0.99),
-        ms(1.0),
-    ];
-    report.table(&["series", "scrapes", "median", "p99", "longest"], &[row]);
+    let row = |what: &str, took: &[f64], spent: String| {
+        let ms = |part: f64| number(quantile(took, part), "ms");
+        vec![what.to_owned(), took.len().to_string(), ms(0.5), ms(0.99), ms(1.0), spent]
+    };
+    report.table(
+        &["", "answers", "median", "p99", "longest", "our processor time, median"],
+        &[
+            row(&format!("`/metrics`, {series} series"), &took, number(median(&spent), "ms")),
+            row("`/healthz`, as good as nothing, in turn with it", &nothing, String::new()),
+        ],
+    );
     let row = |scrapes: u32, counted: &Counted| {
         vec![
             scrapes.to_string(),
@@ -96,6 +102,14 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
         "",
     );
     Ok(report)
+}
+
+/// An answer, a moment after the last: spread over some polls, and over the moments at which one is
+/// under way.
+async fn timed(kept: &mut Kept, path: &str) -> Measured<Answer> {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let answer = kept.get(path).await?;
+    if answer.status == 200 { Ok(answer) } else { Err(format!("{path}: {}", answer.status).into()) }
 }
 
 async fn count(

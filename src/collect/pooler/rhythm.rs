@@ -7,14 +7,19 @@
 //! as other programs have left the processor's caches. So pools are asked for at each tick, all
 //! else less often, and single clients once a minute; every five seconds while it matters.
 //!
-//! Where a command takes long all the same (thousands of pools), it is asked less often: what it
-//! takes longer than the quickest of them, which is the way there and back, is at most so small a
-//! part of the time between. Called by [`super::look`] and [`super`].
+//! Where a command takes long all the same (thousands of pools, or of clients of whom none waits),
+//! it is asked less often: what it takes longer than the quickest of them, which is the way there
+//! and back, is at most so small a part of the time between. Called by [`super::look`] and
+//! [`super`].
 
 use std::time::{Duration, Instant};
 
 /// At most this part of the pooler's time is for a command of ours.
 const SHARE: f64 = 0.005;
+
+/// And this part for the list of single clients while nobody waits: as soon as somebody does, it is
+/// asked for. Else a thousand clients, listed once a minute, were half of all that we cost.
+const SHARE_OF_LISTS_AT_REST: f64 = 0.000_01;
 
 /// However dear a command is, it is asked as often as this.
 const REST_AT_MOST: Duration = Duration::from_mins(5);
@@ -107,18 +112,22 @@ impl Rhythm {
         way: Duration,
         now: Instant,
     ) -> bool {
-        let rest = command.base(matters).max(self.rest(way)).min(REST_AT_MOST);
+        let share = match command {
+            Command::Clients | Command::Servers if !matters => SHARE_OF_LISTS_AT_REST,
+            _ => SHARE,
+        };
+        let rest = command.base(matters).max(self.rest(way, share)).min(REST_AT_MOST);
         self.asked_at.is_none_or(|asked| now.saturating_duration_since(asked) >= rest)
     }
 
     /// The time between two looks, if this is what they cost.
     pub(super) fn look(&self, tick: Duration, way: Duration) -> Duration {
-        self.rest(way).min(LOOK_AT_MOST).max(tick)
+        self.rest(way, SHARE).min(LOOK_AT_MOST).max(tick)
     }
 
-    fn rest(&self, way: Duration) -> Duration {
+    fn rest(&self, way: Duration, share: f64) -> Duration {
         let cost = self.quickest().unwrap_or_default().saturating_sub(way);
-        Duration::try_from_secs_f64(cost.as_secs_f64() / SHARE).unwrap_or(REST_AT_MOST)
+        Duration::try_from_secs_f64(cost.as_secs_f64() / share).unwrap_or(REST_AT_MOST)
     }
 }
 
@@ -165,6 +174,20 @@ mod tests {
         let soon = REST_AT_MOST.saturating_sub(SECOND);
         assert!(!rhythm.is_due(Command::Clients, true, way, now + soon));
         assert!(rhythm.is_due(Command::Clients, true, way, now + REST_AT_MOST));
+    }
+
+    #[test]
+    fn long_lists_of_clients_are_for_when_they_wait() {
+        let due = |cost, matters, after| {
+            let (rhythm, now) = asked(&[Duration::from_micros(cost)]);
+            let way = Duration::from_micros(100);
+            rhythm.is_due(Command::Clients, matters, way, now + SECOND * after)
+        };
+        assert!(due(700, false, 60), "some 300 clients");
+        assert!(!due(2_100, false, 199), "a thousand");
+        assert!(due(2_100, false, 200));
+        assert!(due(2_100, true, 5), "somebody waits");
+        assert!(due(40_000, false, 300), "twenty thousand");
     }
 
     #[test]
