@@ -4,6 +4,8 @@
 //! each is made from one of those by a function here.
 
 mod beside;
+mod log;
+mod pooler;
 mod published;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,11 @@ use crate::judge::switch::Switch;
 use crate::message;
 use crate::reading::postgres::{Group, Observation, Server, Slots};
 pub use beside::{BottleneckStatus, MAX_POOLS_SHOWN, PoolStatus, ProbeStatus, outcome};
+pub use log::{
+    DeadlockParty, DeadlockStatus, LogLineStatus, LogSeen, LogStatus, MAX_DEADLOCKS_SHOWN,
+    MAX_LINES_SHOWN,
+};
+pub use pooler::{MAX_BACKENDS_SHOWN, MAX_CLIENTS_SHOWN, PoolerClients, PoolerStatus};
 pub use published::Published;
 
 /// A target, as `/api/v1/targets/{name}` answers it.
@@ -48,6 +55,12 @@ pub struct TargetStatus {
     /// The newest login of each probe that can be heard.
     #[serde(default)]
     pub probes: Vec<ProbeStatus>,
+    /// The poolers that can be read.
+    #[serde(default)]
+    pub poolers: Vec<PoolerStatus>,
+    /// What the server's log said; absent where none is followed.
+    #[serde(default)]
+    pub log: Option<LogStatus>,
     /// Alerts that are pending or firing.
     pub alerts: Vec<AlertStatus>,
     /// The open incident.

@@ -28,7 +28,8 @@ pub(super) const MAX_BODY: usize = 20_000;
 /// Prose is cut to this first.
 const SHORT_DETAILS: usize = 4_000;
 
-/// Alerts are cut to so many, firing ones first, after the prose.
+/// Alerts are cut to so many, after the prose, and to half of that as often as it takes: the names
+/// of pools are long. The first are those that fire.
 const SHORT_ALERTS: usize = 20;
 
 /// Nobody documents a rate for a receiver of one's own; this keeps a storm of many targets from
@@ -129,15 +130,18 @@ fn body(notification: &Notification, incident: &mut IncidentStatus, now: Timesta
         return whole;
     }
     incident.details = cut(&incident.details, SHORT_DETAILS);
-    let shorter = write(incident);
-    if shorter.len() <= MAX_BODY || incident.alerts.len() <= SHORT_ALERTS {
-        return shorter;
+    let (details, all) = (incident.details.clone(), incident.alerts.len());
+    let mut kept = SHORT_ALERTS;
+    loop {
+        let shorter = write(incident);
+        if shorter.len() <= MAX_BODY || incident.alerts.len() <= 1 {
+            return shorter;
+        }
+        incident.alerts.truncate(kept);
+        let left_out = all - incident.alerts.len();
+        incident.details = format!("{details}\n{left_out} more alerts are left out here.");
+        kept /= 2;
     }
-    let left_out = incident.alerts.len() - SHORT_ALERTS;
-    incident.alerts.truncate(SHORT_ALERTS);
-    let note = format!("\n{left_out} more alerts are left out here.");
-    incident.details.push_str(&note);
-    write(incident)
 }
 
 /// A signing secret.

@@ -1,7 +1,7 @@
 //! What needs more than one reading. Every field has a named bound; only the judge advances it.
 //!
-//! What is counted from one reading to the next is of one server only: it starts anew with
-//! [`Memory::switch`].
+//! Counters of the server carry their epoch in the reading, and no rule compares them yet; when
+//! another server answers, [`Memory::switch`] says so.
 
 pub mod counters;
 pub mod heard;

@@ -132,6 +132,7 @@ fn whom(role: &str, database: &str) -> Option<String> {
 
 /// Logins refused since the reading before, each once: those of the log where that is read, else
 /// our own and those of probes. What a pooler refused by a limit of its own is in no server's log.
+/// As in [`seen`], no refused walsender is among them.
 pub fn counted(reading: &Reading) -> Vec<RefusedLogin> {
     let log = reading.log.as_ref().filter(|log| log.part.known().is_some());
     let of_log = log.into_iter().flat_map(|log| &log.happened.counts);
@@ -145,7 +146,8 @@ pub fn counted(reading: &Reading) -> Vec<RefusedLogin> {
     let of_probes = attempts.filter_map(of_attempt).map(|reason| (reason, 1));
     let of_probes = of_probes.filter(|(reason, _)| log.is_none() || reason.is_of_pooler());
     let mut counts: BTreeMap<Refusal, u32> = BTreeMap::new();
-    for (reason, more) in of_log.chain(own).chain(of_probes) {
+    let all = of_log.chain(own).chain(of_probes);
+    for (reason, more) in all.filter(|(reason, _)| *reason != Refusal::WalSenders) {
         let sum = counts.entry(reason).or_default();
         *sum = sum.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
     }
@@ -155,12 +157,51 @@ pub fn counted(reading: &Reading) -> Vec<RefusedLogin> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use jiff::Timestamp;
 
     use super::*;
-    use crate::reading::Failure;
+    use crate::reading::log::{LineCount, Lines, Observation};
+    use crate::reading::{Failure, Logins, Part, Sourced};
+
+    fn part<T>(seen: Result<Arc<T>, Failure>) -> Part<T> {
+        let stale_after = Duration::from_secs(3);
+        Part { age: Duration::ZERO, fresh: true, stale_after, seen }
+    }
+
+    #[test]
+    fn a_standby_that_is_refused_is_no_refused_login() {
+        let line = |reason, count| LineCount {
+            kind: LineKind::Refused(reason),
+            role: "app".to_owned(),
+            database: "shop".to_owned(),
+            application: String::new(),
+            count,
+        };
+        let ours = RefusedLogin { reason: Refusal::WalSenders, count: 1 };
+        let logins = Logins { refused: vec![ours], ..Logins::default() };
+        let kind = FailureKind::Refused(Refusal::WalSenders);
+        let postgres = part(Err(Failure { kind, text: String::new(), sqlstate: None }));
+        let (at, elapsed) = (Timestamp::UNIX_EPOCH, Duration::ZERO);
+        let mut reading = Reading::of_postgres(at, elapsed, postgres, logins);
+        assert_eq!(counted(&reading), []);
+        let lines = vec![line(Refusal::WalSenders, 3), line(Refusal::RoleLimit, 2)];
+        let observed = Observation {
+            file: "postgresql.json".to_owned(),
+            format: None,
+            tells_names: true,
+            behind_bytes: 0,
+        };
+        reading.log = Some(Sourced {
+            name: "log".to_owned(),
+            part: part(Ok(Arc::new(observed))),
+            happened: Lines { counts: lines, ..Lines::default() },
+        });
+        assert_eq!(counted(&reading), [RefusedLogin { reason: Refusal::RoleLimit, count: 2 }]);
+        assert_eq!(seen(&reading).keys().collect::<Vec<_>>(), [&Refusal::RoleLimit]);
+    }
 
     #[test]
     fn a_login_that_cannot_set_out_for_an_earlier_one_is_unanswered_as_that_one_was() {

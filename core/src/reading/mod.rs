@@ -231,6 +231,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Why logins of applications are refused: all but that of walsenders.
+    pub const OF_LOGINS: [Self; 8] = [
+        Self::AllSlotsTaken,
+        Self::ReservedForSuperusers,
+        Self::ReservedForRole,
+        Self::RoleLimit,
+        Self::DatabaseLimit,
+        Self::LoginsUnderWay,
+        Self::PoolerClients,
+        Self::PoolerWait,
+    ];
+
     /// The word in metrics, the API and subjects of alerts.
     pub fn word(self) -> &'static str {
         match self {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::beside::{attempt_outcome, pools, probes};
+use super::pooler::poolers;
 use super::{
-    AlertStatus, BottleneckStatus, IncidentStatus, ServerStatus, SlotsStatus, SourceStatus,
-    TargetStatus, holders,
+    AlertStatus, BottleneckStatus, IncidentStatus, LogSeen, LogStatus, ServerStatus, SlotsStatus,
+    SourceStatus, TargetStatus, holders,
 };
 use crate::judge::alert::{Alert, AlertState};
 use crate::judge::pool::{Keeper, PoolName, PoolState};
@@ -20,9 +21,6 @@ use crate::reading::{Reading, Refusal};
 /// At most so many pools have a count of those who gave up waiting; it is never forgotten, so that
 /// it does not fall.
 const MAX_POOLS_COUNTED: usize = 1000;
-
-/// The word for lines of a log that make no sense in its format.
-const UNCLEAR: &str = "unclear";
 
 /// What `run` publishes of a target after each reading, and `serve` reads.
 #[derive(Clone, Debug)]
@@ -39,9 +37,8 @@ pub struct Published {
     pub refused_total: BTreeMap<Refusal, u64>,
     /// Readings since the start, by whether the server could be read: `ok` or the failure's word.
     pub readings_total: BTreeMap<&'static str, u64>,
-    /// Lines of the log since the start, by what they say; `unclear` are those that make no
-    /// sense.
-    pub log_lines_total: BTreeMap<&'static str, u64>,
+    /// What the log said since the start.
+    pub log: LogSeen,
     /// Logins of probes since the start, by the probe's name and how they went.
     pub probe_logins_total: BTreeMap<(String, &'static str), u64>,
     /// Those who gave up waiting since the start, by pool; at most a thousand pools.
@@ -70,6 +67,8 @@ impl Published {
             bottleneck: None,
             pools: Vec::new(),
             probes: Vec::new(),
+            poolers: Vec::new(),
+            log: None,
             alerts: Vec::new(),
             incident: None,
         };
@@ -80,7 +79,7 @@ impl Published {
             beside_success_at: BTreeMap::new(),
             refused_total: BTreeMap::new(),
             readings_total: BTreeMap::new(),
-            log_lines_total: BTreeMap::new(),
+            log: LogSeen::default(),
             probe_logins_total: BTreeMap::new(),
             timeouts_total: BTreeMap::new(),
             pools: Vec::new(),
@@ -105,7 +104,7 @@ impl Published {
             beside_success_at: self.beside_success_at.clone(),
             refused_total: self.refused_total.clone(),
             readings_total: self.readings_total.clone(),
-            log_lines_total: self.log_lines_total.clone(),
+            log: self.log.clone(),
             probe_logins_total: self.probe_logins_total.clone(),
             timeouts_total: self.timeouts_total.clone(),
             pools: verdict.pools.clone(),
@@ -127,6 +126,8 @@ impl Published {
             bottleneck: Some(BottleneckStatus::from_found(&verdict.bottleneck)),
             pools: pools(&verdict.pools),
             probes: probes(&reading),
+            poolers: poolers(&reading),
+            log: reading.log.as_ref().map(|log| LogStatus::of(&after.log, log)),
             alerts: state.episode.alerts.iter().map(AlertStatus::from_alert).collect(),
             incident: verdict.open.as_ref().map(IncidentStatus::from_report),
         };
@@ -140,12 +141,8 @@ impl Published {
         for login in refusal::counted(reading) {
             add(&mut self.refused_total, login.reason, login.count.into());
         }
-        for line in reading.log.iter().flat_map(|log| &log.happened.counts) {
-            add(&mut self.log_lines_total, line.kind.word(), line.count);
-        }
-        let unclear = reading.log.as_ref().map_or(0, |log| log.happened.unclear);
-        if unclear > 0 {
-            add(&mut self.log_lines_total, UNCLEAR, unclear);
+        if let Some(log) = &reading.log {
+            self.log.add(reading.at, &log.happened);
         }
         for probe in &reading.probes {
             for attempt in &probe.happened.0 {

@@ -20,7 +20,7 @@ pub(crate) fn joined() -> Player {
 }
 
 /// A target with one application that connects directly.
-fn direct() -> Player {
+pub(crate) fn direct() -> Player {
     let mut player = joined();
     player.rules.sources.names.retain(|name| name.starts_with("app_pool/"));
     player.rules.sources.through.clear();

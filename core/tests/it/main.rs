@@ -5,6 +5,7 @@
 mod beside;
 mod joined;
 mod logins;
+mod places;
 mod properties;
 mod switches;
 mod tellings;

@@ -6,12 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use plimsoll_core::judge::Severity;
 use plimsoll_core::judge::alert::AlertState;
+use plimsoll_core::judge::bottleneck::{Bottleneck, Found, MAX_FIGURES};
 use plimsoll_core::judge::incident::{
     AlertFact, Holder, IncidentState, MAX_HOLDERS, MAX_SUPERUSERS, Peak, Report, StateCount,
     dedup_key,
 };
+use plimsoll_core::judge::pool::PoolName;
 use plimsoll_core::judge::rule::{MAX_ALERTS_OF_A_RULE, RuleName, Subject};
 use plimsoll_core::judge::telling::{Notification, NotificationKind};
+use plimsoll_core::reading::Refusal;
 use plimsoll_core::reading::postgres::{Limits, SessionState, Slots};
 use plimsoll_core::settings::{ReceiverSettings, Settings, TargetSettings};
 
@@ -23,6 +26,12 @@ use crate::notify::http::Client;
 
 /// The longest name that Postgres keeps, in bytes (`NAMEDATALEN` − 1).
 const NAME_BYTES: usize = 63;
+
+/// The longest name of a pool that is kept, in characters (`reading::app_pool`).
+const POOL_NAME_CHARS: usize = 200;
+
+/// A sentence about what went wrong.
+const SENTENCE_CHARS: usize = 200;
 
 /// Everything that there is to say of one receiver.
 pub(super) async fn look(
@@ -128,9 +137,12 @@ fn largest(
         holders: holders.clone(),
         states: states(),
         peak: Some(Peak { at, slots, holders }),
-        refused: Vec::new(),
+        refused: Refusal::OF_LOGINS.map(|reason| (reason, u64::from(u32::MAX))).to_vec(),
         superusers: (0..MAX_SUPERUSERS).map(long_name).collect(),
-        bottleneck: None,
+        bottleneck: Some(Found {
+            at: Bottleneck::ApplicationPool,
+            figures: vec![said_of(&pool(0).name); MAX_FIGURES].join("; "),
+        }),
     };
     Notification {
         id: "0".repeat(16),
@@ -144,20 +156,25 @@ fn largest(
     }
 }
 
-/// Rules that judge roles and databases have many alerts, the others one.
+/// Rules that judge roles, databases, pools and sources have many alerts, the others one.
 fn alerts(at: Timestamp) -> Vec<AlertFact> {
-    let subjects = |rule: RuleName| match rule {
-        RuleName::RoleLimit => {
-            (0..MAX_ALERTS_OF_A_RULE).map(|n| Subject::Role(long_name(n))).collect()
-        }
-        RuleName::DatabaseLimit => {
-            (0..MAX_ALERTS_OF_A_RULE).map(|n| Subject::Database(long_name(n))).collect()
-        }
-        _ => vec![Subject::Target],
+    let subject = |rule: RuleName, nth: usize| match rule {
+        RuleName::RoleLimit => Some(Subject::Role(long_name(nth))),
+        RuleName::DatabaseLimit => Some(Subject::Database(long_name(nth))),
+        RuleName::PoolWaiting | RuleName::PoolUtilization => Some(Subject::Pool(pool(nth))),
+        RuleName::SourceUnreadable => Some(Subject::Source(format!("probe/{}", long_name(nth)))),
+        RuleName::LoginsRefused => Refusal::OF_LOGINS.get(nth).copied().map(Subject::Reason),
+        _ => Some(Subject::Target).filter(|_| nth == 0),
+    };
+    let subjects = |rule: RuleName| {
+        let named = (0..MAX_ALERTS_OF_A_RULE).filter_map(|nth| subject(rule, nth));
+        let named: Vec<Subject> = named.collect();
+        let more = (named.len() == MAX_ALERTS_OF_A_RULE).then_some(Subject::AndMore);
+        named.into_iter().chain(more).collect::<Vec<_>>()
     };
     let alert = |rule: RuleName, subject: Subject| AlertFact {
         rule,
-        observed: format!("{}: 99999 of 99999 connections (100 %)", subject.word()),
+        observed: said_of(subject.word()),
         subject,
         severity: Severity::Critical,
         state: AlertState::Firing,
@@ -168,6 +185,15 @@ fn alerts(at: Timestamp) -> Vec<AlertFact> {
     let of_rule =
         |rule: RuleName| subjects(rule).into_iter().map(move |subject| alert(rule, subject));
     RuleName::ALL.into_iter().flat_map(of_rule).collect()
+}
+
+/// As much as is said of anything: its name, figures, and what a server answered.
+fn said_of(name: &str) -> String {
+    format!("{name}: 99999 of 99999 connections in use (100 %); {}", "x".repeat(SENTENCE_CHARS))
+}
+
+fn pool(number: usize) -> PoolName {
+    PoolName::new(format!("app_pool/{}", long_name(number)), &"x".repeat(POOL_NAME_CHARS))
 }
 
 fn holder(number: usize) -> Holder {

@@ -198,6 +198,8 @@ fn a_line_tells_slots_states_and_what_the_daemon_makes_of_it() {
         bottleneck: None,
         pools: Vec::new(),
         probes: Vec::new(),
+        poolers: Vec::new(),
+        log: None,
         alerts: vec![alert],
         incident: None,
     };

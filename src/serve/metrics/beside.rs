@@ -9,7 +9,7 @@ use plimsoll_core::judge::pool::{Keeper, PoolState};
 use plimsoll_core::judge::source;
 use plimsoll_core::reading::Part;
 use plimsoll_core::reading::app_pool::Max;
-use plimsoll_core::reading::pooler::Scope;
+use plimsoll_core::reading::pooler::{Counters, Scope};
 use plimsoll_core::status::{Published, outcome};
 
 use super::Scrape;
@@ -17,7 +17,7 @@ use super::family::{Family, Sheet, counter, gauge};
 use super::holders::OTHER;
 use super::own::flag;
 use super::target::is_of_now;
-use crate::serve::limits::{MAX_POOL_SERIES, MAX_SCOPE_SERIES};
+use crate::serve::limits::{MAX_DATABASE_SERIES, MAX_POOL_SERIES, MAX_SCOPE_SERIES};
 use crate::serve::soundness;
 
 const BOTTLENECK: Family = gauge(
@@ -66,6 +66,19 @@ const CLIENTS_MAX: Family = gauge(
 );
 const PAUSED: Family =
     gauge("plimsoll_pooler_paused", &["target", "source"], "1 while a pooler is paused.");
+const SERVER_LOGINS: Family = gauge(
+    "plimsoll_pooler_server_logins",
+    &["target", "source"],
+    "Logins of a pooler at its servers that are under way.",
+);
+const TRANSACTIONS: Family = of_pooler("plimsoll_pooler_transactions_total", "Transactions.");
+const STATEMENTS: Family = of_pooler("plimsoll_pooler_statements_total", "Statements.");
+const WAITED: Family = of_pooler(
+    "plimsoll_pooler_waited_seconds_total",
+    "How long clients waited for a server, counted once they have one.",
+);
+const ASSIGNMENTS: Family =
+    of_pooler("plimsoll_pooler_assignments_total", "How often a server was given to a client.");
 const LOOK: Family = gauge(
     "plimsoll_pooler_look_seconds",
     &["target", "source"],
@@ -90,9 +103,23 @@ const PROBE_LOGINS: Family = counter(
 
 const LOG_LINES: Family = counter(
     "plimsoll_log_lines_total",
-    &["target", "kind"],
-    "Lines of the server's log, by what they say.",
+    &["target", "kind", "database"],
+    "Lines of the server's log, by what they say and the database that they are about.",
 );
+const LOG_SKIPPED: Family = counter(
+    "plimsoll_log_skipped_bytes_total",
+    &["target"],
+    "What was passed over of the server's log, because more was written than can be read in time.",
+);
+const LOG_BEHIND: Family = gauge(
+    "plimsoll_log_behind_bytes",
+    &["target"],
+    "What the server's log holds that is not read yet.",
+);
+
+const fn of_pooler(name: &'static str, help: &'static str) -> Family {
+    counter(name, &["target", "source", "database"], help)
+}
 
 const fn pool(name: &'static str, help: &'static str) -> Family {
     gauge(name, &["target", "source", "pool"], help)
@@ -110,9 +137,7 @@ pub(super) fn write_small(sheet: &mut Sheet, scrape: &Scrape, published: &Publis
         }
         write_ages(sheet, scrape, published);
     }
-    for (kind, lines) in &published.log_lines_total {
-        sheet.add(&LOG_LINES, &[target, kind], *lines as f64);
-    }
+    write_log(sheet, scrape, published);
     for ((probe, outcome), logins) in &published.probe_logins_total {
         sheet.add(&PROBE_LOGINS, &[target, &source::of_probe(probe), outcome], *logins as f64);
     }
@@ -160,6 +185,20 @@ fn write_ages(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
     }
 }
 
+fn write_log(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
+    let target = published.status.name.as_str();
+    for ((kind, database), lines) in published.log.by_database() {
+        sheet.add(&LOG_LINES, &[target, kind, database], lines as f64);
+    }
+    let Some(log) = published.reading.as_ref().and_then(|reading| reading.log.as_ref()) else {
+        return;
+    };
+    sheet.add(&LOG_SKIPPED, &[target], published.log.skipped_bytes() as f64);
+    if let Some(seen) = log.part.known().filter(|_| is_of_now(scrape, published, &log.part)) {
+        sheet.add(&LOG_BEHIND, &[target], seen.behind_bytes as f64);
+    }
+}
+
 fn write_probes(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
     let target = published.status.name.as_str();
     for probe in published.reading.iter().flat_map(|reading| &reading.probes) {
@@ -196,6 +235,10 @@ fn write_poolers(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
         if let Some(paused) = seen.paused {
             sheet.add(&PAUSED, &[target, &name], flag(paused));
         }
+        if let Some(logins) = seen.server_logins() {
+            sheet.add(&SERVER_LOGINS, &[target, &name], f64::from(logins));
+        }
+        write_counters(sheet, [target, &name], &seen.counters);
         let mut slots = seen.client_slots();
         slots.sort_by(|a, b| b.utilization().total_cmp(&a.utilization()));
         for one in slots.iter().take(MAX_SCOPE_SERIES) {
@@ -210,6 +253,30 @@ fn write_poolers(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
         let rest = slots.len().saturating_sub(MAX_SCOPE_SERIES);
         sheet.left_out(&CLIENTS, rest);
         sheet.left_out(&CLIENTS_MAX, rest);
+    }
+}
+
+/// What the databases with the most transactions counted. As with those of the server there is no
+/// sum of the others.
+fn write_counters(sheet: &mut Sheet, [target, pooler]: [&str; 2], counters: &[Counters]) {
+    let mut busiest: Vec<&Counters> = counters.iter().collect();
+    busiest.sort_by_key(|counted| Reverse(counted.transactions));
+    let shown = busiest.len().min(MAX_DATABASE_SERIES);
+    for counted in &busiest[..shown] {
+        let counts = [
+            (&TRANSACTIONS, counted.transactions.map(|n| n as f64)),
+            (&STATEMENTS, counted.queries.map(|n| n as f64)),
+            (&WAITED, counted.wait_micros.map(|us| us as f64 / 1e6)),
+            (&ASSIGNMENTS, counted.server_assignments.map(|n| n as f64)),
+        ];
+        for (family, count) in counts {
+            if let Some(count) = count {
+                sheet.add(family, &[target, pooler, &counted.database], count);
+            }
+        }
+    }
+    for family in [&TRANSACTIONS, &STATEMENTS, &WAITED, &ASSIGNMENTS] {
+        sheet.left_out(family, busiest.len() - shown);
     }
 }
 

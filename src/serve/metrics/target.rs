@@ -192,19 +192,6 @@ const fn of_database(name: &'static str, help: &'static str) -> Family {
     counter(name, &["target", "database"], help)
 }
 
-/// Shown from the first scrape on, so that `increase()` sees the first refusal.
-const REASONS: [Refusal; 9] = [
-    Refusal::AllSlotsTaken,
-    Refusal::ReservedForSuperusers,
-    Refusal::ReservedForRole,
-    Refusal::RoleLimit,
-    Refusal::DatabaseLimit,
-    Refusal::LoginsUnderWay,
-    Refusal::WalSenders,
-    Refusal::PoolerClients,
-    Refusal::PoolerWait,
-];
-
 /// What is few whatever the server holds.
 pub(super) fn write_small(sheet: &mut Sheet, scrape: &Scrape, published: &Published) {
     let target = published.status.name.as_str();
@@ -212,7 +199,8 @@ pub(super) fn write_small(sheet: &mut Sheet, scrape: &Scrape, published: &Publis
     for (outcome, readings) in &published.readings_total {
         sheet.add(&READINGS, &[target, outcome], *readings as f64);
     }
-    for reason in REASONS {
+    // All from the first scrape on, so that `increase()` sees the first refusal.
+    for reason in Refusal::OF_LOGINS {
         let refused = published.refused_total.get(&reason).copied().unwrap_or(0);
         sheet.add(&LOGINS_REFUSED, &[target, reason.word()], refused as f64);
     }

@@ -155,7 +155,7 @@ async fn sources_that_are_well() {
     let pools = "1 of 1 instances show HikariPool-1 (hikaricp_micrometer, at most 10)";
     assert_eq!(seen.one("app_pool"), format!("ok: payment-api: {pools}; "));
     // Both together, against what is usable.
-    let sum = "payment-api 1 × 10 = 10 + pgbouncer 7 = 17 ≤ 17 usable slots";
+    let sum = "payment-api 1 × 10 + pgbouncer 7 = 17 ≤ 17 usable slots";
     assert_eq!(seen.one("overcommit"), format!("ok: {sum}; "));
     drop(client);
 }

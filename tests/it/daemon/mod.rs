@@ -1,6 +1,7 @@
 //! The daemon end to end: the real binary, a real Postgres, a real receiver, real signals.
 
 mod bad_input;
+mod clients;
 mod crowd;
 mod disk;
 mod ending;
@@ -10,6 +11,7 @@ mod kills;
 pub(crate) mod launch;
 mod limits;
 mod line;
+mod log;
 mod probes;
 mod reload;
 mod secrets;

@@ -103,11 +103,20 @@ fn a_webhook_is_signed_with_every_secret() {
 fn a_webhook_stays_small() {
     let settings = webhook("archive", "https://h.example/hook");
     let many = told(NotificationKind::Trigger, |r| alerts(r, 190, &"crowded ".repeat(12)));
-    let (request, json) = request(&settings, &many);
+    let (request, json) = self::request(&settings, &many);
     assert!(request.body.len() <= 20_000, "{}", request.body.len());
     assert_eq!(json["incident"]["alerts"].as_array().unwrap().len(), 20);
     let details = json["incident"]["details"].as_str().unwrap();
     assert!(details.ends_with("\n170 more alerts are left out here."), "{details}");
+
+    // The names of pools are long.
+    let long = told(NotificationKind::Trigger, |r| alerts(r, 33, &"crowded ".repeat(100)));
+    let (request, json) = self::request(&settings, &long);
+    assert!(request.body.len() <= 20_000, "{}", request.body.len());
+    let shown = json["incident"]["alerts"].as_array().unwrap().len();
+    assert_eq!(shown, 10);
+    let details = json["incident"]["details"].as_str().unwrap();
+    assert!(details.ends_with("\n23 more alerts are left out here."), "{details}");
 }
 
 #[test]

@@ -188,3 +188,31 @@ wait_unit = "ms"
     assert_eq!(mapping.fields[0].1.labels, [("kind".to_owned(), "db.main".to_owned())]);
     assert!((mapping.wait_unit_seconds - 0.001).abs() < f64::EPSILON);
 }
+
+/// Each TOML example of the page on sources, as it stands there. What begins inside of a target
+/// comes after the one that a reader has by then.
+#[test]
+fn the_examples_of_the_documentation_are_accepted() {
+    let page = include_str!("../../../docs/sources.md");
+    let examples: Vec<&str> = page.split("```toml\n").skip(1).collect();
+    assert!(examples.len() >= 7, "{}", examples.len());
+    for example in examples {
+        let (example, _) = example.split_once("```").unwrap();
+        let example = example.replace("/run/secrets/", "").replace("/etc/ssl/", "");
+        let application = "[[targets.app_pools]]\napplication = \"payment-api\"\n\
+                           scrape = [\"http://10.0.0.7:8080/metrics\"]\n";
+        let before = match example.trim_start() {
+            inside if inside.starts_with("[targets.app_pools.") => application,
+            _ => "",
+        };
+        let target = if example.contains("[[targets]]") {
+            ""
+        } else {
+            "[[targets]]\npostgres = \"postgresql://plimsoll@db\"\n"
+        };
+        let case = Case::new(&format!("{target}{before}{example}"));
+        let secrets = ["payment-password", "pgbouncer-stats", "scrape-token"];
+        let case = secrets.into_iter().fold(case, |case, name| case.secret(name, "geheim\n"));
+        assert_eq!(case.mistakes(), "no mistake", "{example}");
+    }
+}

@@ -13,6 +13,10 @@ use crate::judge::source::{of_app_pool, of_pooler};
 use crate::reading::app_pool::{self, Max};
 use crate::reading::pooler::Reach;
 
+/// Instances of an application are of one or two sizes, while it is rolled out; of more than so
+/// many only the sum is said.
+const MAX_SIZES: usize = 3;
+
 /// What those who connect may open together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
@@ -20,7 +24,7 @@ pub struct Demand {
     pub connections: u64,
     /// Whether nothing is missing in the sum.
     pub is_complete: bool,
-    /// One for each who connects, e.g. `payment-api 3 × 50 = 150`.
+    /// One for each who connects, e.g. `payment-api 3 × 50` or `pgbouncer 60`.
     pub parts: Vec<String>,
     /// Those without a bound.
     pub unbounded: Vec<String>,
@@ -110,10 +114,10 @@ impl Demand {
             self.unbounded.push(name);
         } else if sum > 0 {
             self.has_instances = true;
-            self.parts.push(match (sizes.len(), sizes.first_key_value()) {
-                (1, Some((size, pools))) => format!("{name} {pools} × {size} = {sum}"),
-                _ => format!("{name} {sum}"),
-            });
+            let sized = sizes.iter().map(|(size, pools)| format!("{pools} × {size}"));
+            let sized: Vec<String> = sized.take(MAX_SIZES + 1).collect();
+            let sized = if sized.len() <= MAX_SIZES { sized.join(" + ") } else { sum.to_string() };
+            self.parts.push(format!("{name} {sized}"));
         }
         self.connections = self.connections.saturating_add(sum);
     }
@@ -126,10 +130,10 @@ impl Demand {
             let who = unbounded.join(", ");
             return format!("{who} may open any number of connections, {usable} slots are usable");
         }
-        let sum = match parts.len() {
-            0 => "nobody who connects is known".to_owned(),
-            1 => parts.concat(),
-            _ => format!("{} = {connections}", parts.join(" + ")),
+        let sum = match &parts[..] {
+            [] => "nobody who connects is known".to_owned(),
+            [one] if !one.contains(" × ") => one.clone(),
+            all => format!("{} = {connections}", all.join(" + ")),
         };
         if *connections <= u64::from(usable) {
             return format!("{sum} ≤ {usable} usable slots");

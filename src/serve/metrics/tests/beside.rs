@@ -9,9 +9,10 @@ use plimsoll_core::judge::memory::Memory;
 use plimsoll_core::judge::pool::{Keeper, pools};
 use plimsoll_core::judge::source;
 use plimsoll_core::reading::app_pool::{self, Instance, Max};
-use plimsoll_core::reading::pooler::{self, Database, Limits, Pool, User};
+use plimsoll_core::reading::log::{self, LineCount, LineKind};
+use plimsoll_core::reading::pooler::{self, Counters, Database, Limits, Pool, User};
 use plimsoll_core::reading::probe::{self, Attempt, Steps};
-use plimsoll_core::reading::{Failure, FailureKind, Part, Sourced};
+use plimsoll_core::reading::{Failure, FailureKind, Part, Refusal, Sourced};
 use plimsoll_core::status::{BottleneckStatus, Published, SourceStatus};
 
 use super::fixture::{changed, observation, scrape, target};
@@ -36,6 +37,7 @@ fn pool(user: &str, in_use: u32, waiting: u32) -> Pool {
         cl_waiting: Some(waiting),
         sv_active: Some(in_use),
         sv_idle: Some(20 - in_use),
+        sv_login: Some(0),
         wait_seconds: Some(if waiting > 0 { 0.68 } else { 0.0 }),
         ..Pool::default()
     }
@@ -64,10 +66,22 @@ fn pooler(pools: Vec<Pool>) -> pooler::Observation {
             ..Limits::default()
         },
         clients: Some(71),
+        counters: vec![Counters {
+            database: "payment".to_owned(),
+            transactions: Some(900),
+            queries: Some(1_200),
+            wait_micros: Some(2_500_000),
+            server_assignments: Some(850),
+        }],
         paused: Some(false),
         seconds: 0.001,
         ..pooler::Observation::default()
     }
+}
+
+fn lines(kind: LineKind, role: &str, database: &str, application: &str, count: u64) -> LineCount {
+    let [role, database, application] = [role, database, application].map(str::to_owned);
+    LineCount { kind, role, database, application, count }
 }
 
 fn application() -> app_pool::Observation {
@@ -115,7 +129,24 @@ pub(super) fn add(published: &mut Published, read_at: Timestamp) {
     let applications = published.pools.iter().filter(|it| it.keeper == Keeper::Application);
     published.timeouts_total =
         applications.map(|pool| (pool.name.clone(), pool.timeouts)).collect();
-    published.log_lines_total = BTreeMap::from([("refused", 12)]);
+    let lines = log::Lines {
+        counts: vec![
+            lines(LineKind::Refused(Refusal::RoleLimit), "app", "payment", "", 12),
+            lines(LineKind::Error, "app", "payment", "payment-api", 5),
+            lines(LineKind::Error, "batch", "payment", "backfill", 2),
+        ],
+        unclear: 1,
+        skipped_bytes: 4_096,
+        ..log::Lines::default()
+    };
+    published.log.add(read_at, &lines);
+    let observed = log::Observation {
+        file: "/var/log/postgresql/postgresql.json".to_owned(),
+        format: Some(log::Format::Jsonlog),
+        tells_names: true,
+        behind_bytes: 512,
+    };
+    reading.log = Some(Sourced { name: "log".to_owned(), part: part(observed), happened: lines });
     published.probe_logins_total = BTreeMap::from([
         (("app".to_owned(), "ok"), 230),
         (("app".to_owned(), "all_slots_taken"), 2),
