@@ -165,6 +165,28 @@ C|stats|pgbouncer|active|127.0.0.1|2026-11-20 09:00:00 UTC|2026-11-20 09:40:12 U
         );
     }
 
+    /// Columns as in Odyssey's console.c and pgcat's admin.rs.
+    #[test]
+    fn who_waits_at_a_look_alike_is_told_by_its_own_word() {
+        let odyssey = "type|user|database|state|addr|port|local_addr|local_port|connect_time|request_time|wait|wait_us|ptr|link|remote_pid|tls
+C|app|shop|active|10.0.0.1|40001|10.0.0.9|6432|||0|0|c1||0|
+C|app|shop|queue|10.0.0.1|40002|10.0.0.9|6432|||0|0|c2||0|
+C|app|shop|pending|10.0.0.1|40003|10.0.0.9|6432|||0|0|c3||0|";
+        let seen = of(odyssey);
+        assert_eq!((seen.clients[0].clients, seen.clients[0].waiting), (3, 1));
+        // It says of nobody when he came.
+        assert_eq!(seen.login_waits, []);
+
+        let pgcat = "client_id|database|user|application_name|state|transaction_count|query_count|error_count|age_seconds|maxwait|maxwait_us
+0x00000001|shop|app|web|waiting|5|5|0|90|1|250
+0x00000002|shop|app|web|idle|7|7|0|80|0|0";
+        let servers = "server_id|database_name|user|address_id|application_name|state|transaction_count|query_count|bytes_sent|bytes_received|age_seconds
+0x00000003|shop|app|shop_shard_0_primary|web|idle|5|5|10|10|80";
+        let seen = sockets(&table(CLIENTS, pgcat), Some(&table(SERVERS, servers)), "pgcat");
+        assert_eq!((seen.clients[0].application.as_str(), seen.clients[0].clients), ("web", 2));
+        assert_eq!((seen.clients[0].waiting, seen.backends), (1, Vec::new()));
+    }
+
     #[test]
     fn many_groups_are_cut_and_their_sums_stay() {
         let mut text = "user|database|state|application_name".to_owned();
