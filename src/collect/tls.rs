@@ -55,8 +55,18 @@ pub(super) struct Tls {
     pub(super) make: MakeRustlsConnect,
     /// Whose certificates are accepted, in words.
     pub(super) authorities: String,
-    /// The name of the server is not looked at, and need not be one.
-    pub(super) any_name: bool,
+    pub(super) checked: Checked,
+}
+
+/// How much of a server's certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// None of it: the server may be anybody.
+    Nothing,
+    /// It is of an authority that is known. The name is not looked at, and need not be one.
+    Authority,
+    /// … and for this host.
+    AuthorityAndName,
 }
 
 /// Prepares TLS; none for `disable`. Reads certificates from disk: those of tomorrow may differ.
@@ -71,20 +81,20 @@ pub(super) fn prepare(settings: &TlsSettings) -> Result<Option<Tls>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions()?;
-    let any_name = settings.mode != SslMode::VerifyFull;
-    let verifier: Arc<dyn ServerCertVerifier> = match accepted {
-        Authorities::Any => Arc::new(AnyCertificate(provider)),
+    let (verifier, authorities, checked): (Arc<dyn ServerCertVerifier>, _, _) = match accepted {
+        Authorities::Any => (Arc::new(AnyCertificate(provider)), String::new(), Checked::Nothing),
         Authorities::These(store, said) => {
             let stock = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider);
             let stock = stock.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-            let verifier: Arc<dyn ServerCertVerifier> =
-                if any_name { Arc::new(AnyName(stock)) } else { stock };
-            let make = connector(builder, verifier, settings)?;
-            return Ok(Some(Tls { make, authorities: said, any_name }));
+            if settings.mode == SslMode::VerifyFull {
+                (stock, said, Checked::AuthorityAndName)
+            } else {
+                (Arc::new(AnyName(stock)), said, Checked::Authority)
+            }
         }
     };
     let make = connector(builder, verifier, settings)?;
-    Ok(Some(Tls { make, authorities: String::new(), any_name }))
+    Ok(Some(Tls { make, authorities, checked }))
 }
 
 /// TLS to web servers that show certificates for their names: of the authorities in a file and its

@@ -3,6 +3,7 @@
 pub(crate) mod bare;
 mod behind;
 mod blind;
+pub(crate) mod bouncer;
 mod certificates;
 mod exact;
 mod fallback;

@@ -9,7 +9,7 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 use super::finding::Finding;
 use super::{fallback, slots, statement_log};
 use crate::cli::sql;
-use crate::collect::postgres::inspect::{Inspection, Link, Membership};
+use crate::collect::postgres::inspect::{Checked, Inspection, KEEPALIVE, Link, Membership};
 
 /// Majors that are tested, the oldest and the newest. Older ones are not read at all.
 const TESTED: std::ops::RangeInclusive<u32> = 13..=18;
@@ -290,12 +290,15 @@ fn tls(seen: &Inspection) -> Finding {
     let way = &seen.way;
     match (&way.tls, way.link) {
         (_, Link::Socket) => Finding::ok(CHECK, "a Unix socket needs none"),
-        (Some((version, cipher)), _) if way.is_certificate_checked => {
-            Finding::ok(CHECK, format!("{version} ({cipher}), and the certificate is checked"))
-        }
         (Some((version, cipher)), _) => {
-            let text = format!("{version} ({cipher}), but the certificate is not checked");
-            Finding::ok(CHECK, text).hint(MEND)
+            let ok = |text: &str| Finding::ok(CHECK, format!("{version} ({cipher}), {text}"));
+            match way.checked {
+                Checked::AuthorityAndName => ok("and the certificate is checked"),
+                Checked::Authority => {
+                    ok("and the certificate is checked, but not which host it is for").hint(MEND)
+                }
+                Checked::Nothing => ok("but the certificate is not checked").hint(MEND),
+            }
         }
         (None, Link::Loopback) => Finding::ok(CHECK, "none, within this machine"),
         (None, Link::Network) => {
@@ -322,24 +325,20 @@ fn clock(seen: &Inspection) -> Finding {
 /// What each session of ours asks for, and what the server says that it has.
 fn keepalive(seen: &Inspection) -> Finding {
     const CHECK: &str = "keepalive";
-    // tcp_user_timeout is the operating system's to have: Linux does.
-    const ASKED: [&str; 4] = [
-        "tcp_keepalives_idle",
-        "tcp_keepalives_interval",
-        "tcp_keepalives_count",
-        "tcp_user_timeout",
-    ];
     if seen.way.link == Link::Socket {
         return Finding::ok(CHECK, "a Unix socket needs none: the kernel knows when we are gone");
     }
-    let unset: Vec<&str> = ASKED
-        .into_iter()
-        .filter(|name| seen.settings.get(*name).is_none_or(|set| set.value == "0"))
-        .collect();
-    if unset.is_empty() {
+    // tcp_user_timeout is the operating system's to have: Linux does. What is not had is 0.
+    let other = KEEPALIVE.into_iter().filter_map(|(name, asked)| match seen.setting(name) {
+        Some(value) if value == asked => None,
+        None | Some("0") => Some(name.to_owned()),
+        Some(value) => Some(format!("{name} (it is {value}, not {asked})")),
+    });
+    let other: Vec<String> = other.collect();
+    if other.is_empty() {
         return Finding::ok(CHECK, "the server drops us within 25 s when the network is gone");
     }
-    let text = format!("the server's machine does not take {}", unset.join(", "));
+    let text = format!("the server's machine does not take {}", other.join(", "));
     Finding::warning(CHECK, text).hint(
         "after a network failure our slots there are given back late: keep CONNECTION LIMIT at \
                5 or more",

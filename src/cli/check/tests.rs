@@ -10,7 +10,7 @@ use super::finding::{Finding, Findings, Grade, Subject};
 use super::target::{Wanted, find, unseen};
 use crate::cli::Exit;
 use crate::collect::postgres::inspect::{
-    Clock, Inspection, Link, Membership, Override, Resting, Role, Setting, Way,
+    Checked, Clock, Inspection, KEEPALIVE, Link, Membership, Override, Resting, Role, Setting, Way,
 };
 
 fn wanted() -> Wanted {
@@ -62,7 +62,7 @@ fn well() -> Inspection {
         way: Way {
             link: Link::Network,
             tls: Some(("TLSv1.3".to_owned(), "TLS_AES_256_GCM_SHA384".to_owned())),
-            is_certificate_checked: true,
+            checked: Checked::AuthorityAndName,
         },
         clock: Clock { ahead_seconds: 0.02, error_seconds: 0.005 },
         settings: settings.map(setting).into(),
@@ -290,7 +290,20 @@ fn ways() {
         }
         set(seen, "tcp_user_timeout", "0", "client");
     });
-    ok(&|seen| seen.way.is_certificate_checked = false);
+    let of_tls = |checked| {
+        let mut seen = well();
+        seen.way.checked = checked;
+        let findings = find(&wanted(), &seen);
+        findings.iter().filter(|f| f.check == "tls").map(Finding::to_string).collect::<String>()
+    };
+    insta::assert_snapshot!(of_tls(Checked::Nothing), @r"
+    ok       tls: TLSv1.3 (TLS_AES_256_GCM_SHA384), but the certificate is not checked
+               hint: sslmode=verify-full in the address, with sslrootcert for an authority of your own
+    ");
+    insta::assert_snapshot!(of_tls(Checked::Authority), @r"
+    ok       tls: TLSv1.3 (TLS_AES_256_GCM_SHA384), and the certificate is checked, but not which host it is for
+               hint: sslmode=verify-full in the address, with sslrootcert for an authority of your own
+    ");
     insta::assert_snapshot!(said(|seen| {
         set(seen, "tcp_user_timeout", "0", "client");
         seen.settings.remove("tcp_keepalives_count");
@@ -298,6 +311,12 @@ fn ways() {
     warning  keepalive: the server's machine does not take tcp_keepalives_count, tcp_user_timeout
                hint: after a network failure our slots there are given back late: keep CONNECTION LIMIT at 5 or more
     ");
+    // It has some, and not ours: those of the operating system.
+    for (name, asked) in KEEPALIVE {
+        let said = said(|seen| set(seen, name, "7200", "default"));
+        let expected = format!("does not take {name} (it is 7200, not {asked})\n");
+        assert!(said.contains(&expected), "{said}");
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ use walsender::{Startup, StartupTls};
 use wary::Wary;
 
 use super::conninfo::{self, ChannelBinding, ConnInfo, Host, Place, Wanted};
-use super::tls::{Tls, about, prepare};
+use super::tls::{Checked, Tls, about, prepare};
 
 /// What our sessions are called in `pg_stat_activity`, unless a probe's address says otherwise:
 /// then it is counted where the application that it stands for is.
@@ -52,6 +52,20 @@ const APPLICATION_NAME: &str = "plimsoll";
 /// A lock on a catalog is not waited for longer than this: the next tick tries again, and nobody
 /// queues behind us meanwhile.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What the server's machine is asked for, so that our slot is given back in 25 s when we die
+/// without a word: 10 s of silence and three questions, or 25 s without a word that it was heard.
+/// In the units of `pg_settings`.
+pub const KEEPALIVE: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "25000"),
+];
+
+/// What is said where a target turns out to be none.
+pub(in crate::collect) const A_POOLER: &str =
+    "a pooler answers at this address; a target is the server itself";
 
 /// How long a session that is not wanted gets to say goodbye.
 const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
@@ -112,6 +126,8 @@ pub(in crate::collect) struct Login {
     pub(in crate::collect) key_pid: Option<i32>,
     /// `server_version`, as the server says it without being asked.
     pub(in crate::collect) version: String,
+    /// How much of the server's certificate was checked on the way.
+    pub(in crate::collect) checked: Checked,
     /// Drives the connection to its end.
     pub(in crate::collect) drive: BoxFuture<'static, Result<(), tokio_postgres::Error>>,
 }
@@ -299,7 +315,7 @@ impl Attempt<'_> {
         let (client, version, drive): (_, _, BoxFuture<'static, _>) = if let Some(tls) = tls {
             let connect = MakeTlsConnect::<Startup<Socket>>::make_tls_connect(
                 &mut tls.make.clone(),
-                server_name(host, tls.any_name),
+                server_name(host, tls.checked),
             );
             let connect = connect.expect("making a rustls connector cannot fail");
             let noted = Wary(Noted { connect, begun: handshook });
@@ -314,7 +330,8 @@ impl Attempt<'_> {
         // What a probe asks for is answered with a few bytes: it goes on hearing little.
         let_in.store(self.purpose != Purpose::Probe, Ordering::Relaxed);
         let key_pid = key_pid(&client).await;
-        Ok(Login { address: host.address(), client, way, key_pid, version, drive })
+        let checked = tls.map_or(Checked::Nothing, |tls| tls.checked);
+        Ok(Login { address: host.address(), client, way, key_pid, version, checked, drive })
     }
 
     /// The login, if the server is of the kind that is wanted; else it is left politely.
@@ -360,7 +377,7 @@ impl Attempt<'_> {
     /// What the driver says, in words that help.
     fn failed(&self, host: &Host, tls: Option<&Tls>, source: tokio_postgres::Error) -> LoginError {
         let mut said = chain(&source);
-        let name = server_name(host, false);
+        let name = server_name(host, Checked::AuthorityAndName);
         let of_tls = tls.and_then(|tls| about(&source, name, &tls.authorities));
         if let Some(sentence) = of_tls {
             said = sentence;
@@ -371,6 +388,11 @@ impl Attempt<'_> {
                 "; channel_binding=require needs TLS, a password stored as SCRAM, and a \
                  certificate that is signed with a hash (RSA or ECDSA, not ed25519)",
             );
+        } else if said.contains("unsupported startup parameter")
+            && matches!(self.purpose, Purpose::Watch { .. })
+        {
+            // PgBouncer's words (client.c); a server knows all that we ask for.
+            said = format!("{A_POOLER}: {said}");
         } else if self.access.conninfo.tls.direct && source.as_db_error().is_none() {
             said.push_str("; sslnegotiation=direct needs PostgreSQL 17");
         }
@@ -424,9 +446,10 @@ impl Attempt<'_> {
 
 /// The name that the server's certificate is for, and that it is told in the handshake. Where
 /// nobody looks at it, one that cannot be a server's name does not stand in the way.
-fn server_name(host: &Host, any_name: bool) -> &str {
+fn server_name(host: &Host, checked: Checked) -> &str {
+    let any_will_do = checked != Checked::AuthorityAndName;
     match &host.place {
-        Place::Tcp { host, .. } if any_name && ServerName::try_from(host.as_str()).is_err() => {
+        Place::Tcp { host, .. } if any_will_do && ServerName::try_from(host.as_str()).is_err() => {
             "0.0.0.0"
         }
         Place::Tcp { host, .. } => host,
@@ -478,15 +501,11 @@ fn options(theirs: Option<&str>, statement_timeout: Duration, read_only: bool) -
         ("jit", "off".to_owned()),
         // Planning again would look into catalogs that may be locked.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
-        // When we die without a word, our slot is given back in 25 s.
-        ("tcp_keepalives_idle", "10".to_owned()),
-        ("tcp_keepalives_interval", "5".to_owned()),
-        ("tcp_keepalives_count", "3".to_owned()),
-        ("tcp_user_timeout", "25000".to_owned()),
     ];
-    let ours = ours.map(|(name, value)| format!("-c {name}={value}"));
+    let keepalive = KEEPALIVE.map(|(name, value)| (name, value.to_owned()));
+    let ours = ours.into_iter().chain(keepalive).map(|(name, value)| format!("-c {name}={value}"));
     let read_only = read_only.then_some("-c default_transaction_read_only=on");
-    let ours = ours.iter().map(String::as_str).chain(read_only);
-    let all: Vec<&str> = theirs.into_iter().chain(ours).collect();
+    let ours = ours.chain(read_only.map(str::to_owned));
+    let all: Vec<String> = theirs.map(str::to_owned).into_iter().chain(ours).collect();
     all.join(" ")
 }

@@ -5,18 +5,20 @@
 //! says goodbye, and only then is a fallback tried, where settings ask for one. Unlike the polls it
 //! reads catalogs, with the same lock timeout.
 
+mod clocks;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use plimsoll_core::reading::postgres::Slots;
 use plimsoll_core::reading::{Failure, FailureKind};
 use plimsoll_core::settings::Fallback;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Error, Row};
 
+pub use self::clocks::Clock;
 use super::names::Names;
 use super::observe;
 use super::rows::Connection;
@@ -24,9 +26,10 @@ use super::session::{Ask, Session, TurnError};
 use super::shown::ShownStatements;
 use super::text::Text;
 use super::{GOODBYE_AT_MOST, SourceSettings};
-use crate::clock;
-use crate::collect::conninfo::{Place, SslMode};
-use crate::collect::login::{self, Ledger, Login, failure, login};
+use crate::collect::conninfo::Place;
+pub use crate::collect::login::KEEPALIVE;
+use crate::collect::login::{self, A_POOLER, Ledger, Login, failure, login};
+pub use crate::collect::tls::Checked;
 
 /// Who we are there, and what that may do.
 const ROLE: &str = "
@@ -139,8 +142,8 @@ pub struct Way {
     pub link: Link,
     /// Version and cipher of TLS, if there is any.
     pub tls: Option<(String, String)>,
-    /// The server's certificate is checked against a known authority and the host's name.
-    pub is_certificate_checked: bool,
+    /// How much of the server's certificate was checked.
+    pub checked: Checked,
 }
 
 /// What lies between us and a server.
@@ -152,15 +155,6 @@ pub enum Link {
     Loopback,
     /// TCP over a network.
     Network,
-}
-
-/// The server's clock and ours.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Clock {
-    /// Seconds by which the server's is ahead; negative if ours is.
-    pub ahead_seconds: f64,
-    /// It is that, give or take half of the round trip.
-    pub error_seconds: f64,
 }
 
 /// A setting of our session.
@@ -214,9 +208,9 @@ impl Inspection {
 /// # Errors
 /// Why it could not be looked at, in the words in which the daemon would say it.
 pub async fn inspect(settings: Arc<SourceSettings>, rest: Duration) -> Result<Inspection, Failure> {
-    let Visit { client, key_pid, first, drive } = Visit::begin(&settings).await?;
+    let Visit { entered, first, drive } = Visit::begin(&settings).await?;
     let patience = settings.timeout * 2;
-    let looking = look(client, key_pid, first, &settings, rest);
+    let looking = look(entered, first, &settings, rest);
     let seen = tokio::time::timeout(patience, looking).await;
     drive.end().await;
     let mut seen = seen.unwrap_or_else(|_| Err(silence(UNANSWERED, patience)))?;
@@ -243,8 +237,8 @@ async fn try_fallback(settings: &Arc<SourceSettings>) -> Result<(), Failure> {
 /// # Errors
 /// As [`inspect`].
 pub async fn major(settings: Arc<SourceSettings>) -> Result<u32, Failure> {
-    let Visit { client, first, drive, .. } = Visit::begin(&settings).await?;
-    drop(client);
+    let Visit { entered, first, drive } = Visit::begin(&settings).await?;
+    drop(entered);
     drive.end().await;
     Ok(first.version_num / 10_000)
 }
@@ -256,8 +250,7 @@ pub fn names_of(settings: &SourceSettings) -> (Option<&str>, &str) {
 
 /// A session that was begun.
 struct Visit {
-    client: Client,
-    key_pid: Option<i32>,
+    entered: Entered,
     first: First,
     drive: Drive,
 }
@@ -279,6 +272,7 @@ struct Entered {
     way: login::Way,
     key_pid: Option<i32>,
     version: String,
+    checked: Checked,
 }
 
 /// Logs in, once.
@@ -290,11 +284,11 @@ async fn enter(
     let login = login(settings.access(), Ledger::of(1), Arc::default(), settings.purpose(way));
     let login = tokio::time::timeout(patience, login).await;
     let login = login.map_err(|_| silence("the login was not answered", patience))?;
-    let Login { client, way, key_pid, version, drive, .. } =
+    let Login { client, way, key_pid, version, checked, drive, .. } =
         login.map_err(|error| error.failure())?;
     let mut driving = JoinSet::new();
     driving.spawn(async move { drop(drive.await) });
-    Ok((Entered { client, way, key_pid, version }, Drive(driving)))
+    Ok((Entered { client, way, key_pid, version, checked }, Drive(driving)))
 }
 
 /// What is asked before all else.
@@ -307,14 +301,13 @@ struct First {
 impl Visit {
     async fn begin(settings: &Arc<SourceSettings>) -> Result<Self, Failure> {
         let patience = settings.timeout * 2;
-        let (Entered { client, key_pid, .. }, drive) =
-            enter(settings, login::Way::Ordinary).await?;
-        let first = tokio::time::timeout(patience, First::ask(&client)).await;
+        let (entered, drive) = enter(settings, login::Way::Ordinary).await?;
+        let first = tokio::time::timeout(patience, First::ask(&entered.client)).await;
         let first = first.unwrap_or_else(|_| Err(silence("nothing was answered", patience)));
         match first {
-            Ok(first) => Ok(Self { client, key_pid, first, drive }),
+            Ok(first) => Ok(Self { entered, first, drive }),
             Err(error) => {
-                drop(client);
+                drop(entered);
                 drive.end().await;
                 Err(error)
             }
@@ -343,16 +336,16 @@ impl First {
 }
 
 async fn look(
-    client: Client,
-    key_pid: Option<i32>,
+    entered: Entered,
     first: First,
     settings: &SourceSettings,
     rest: Duration,
 ) -> Result<Inspection, Failure> {
+    let Entered { client, key_pid, checked, .. } = entered;
     if key_pid.is_some_and(|pid| pid != first.pid) {
         return Err(Failure {
             kind: FailureKind::Unsupported,
-            text: "a pooler answers at this address; a target is the server itself".to_owned(),
+            text: A_POOLER.to_owned(),
             sqlstate: None,
         });
     }
@@ -373,13 +366,11 @@ async fn look(
         Some(address) if is_here || is_loopback(address) => Link::Loopback,
         Some(_) => Link::Network,
     };
-    let mode = settings.conninfo.tls.mode;
-    let is_certificate_checked = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
     Ok(Inspection {
         version_num: first.version_num,
         version: first.version,
         role: seen.role,
-        way: Way { link, tls: seen.tls, is_certificate_checked },
+        way: Way { link, tls: seen.tls, checked },
         clock: seen.clock,
         settings: seen.settings,
         track_activities: seen.track_activities,
@@ -449,23 +440,9 @@ impl Seen {
             resting: resting.iter().map(resting_of).collect::<Result<_, _>>()?,
             tls,
             address: text(&way, "address")?,
-            clock: clock_of(client).await?,
+            clock: Clock::read(client).await?,
         })
     }
-}
-
-async fn clock_of(client: &Client) -> Result<Clock, Error> {
-    // Prepared before, so that one round trip is all that lies between.
-    let asking = client.prepare("SELECT clock_timestamp() AS clock").await?;
-    let (before, began) = (clock::wall(), clock::monotonic());
-    let row = client.query_one(&asking, &[]).await?;
-    let half = clock::monotonic().saturating_duration_since(began).as_secs_f64() / 2.0;
-    let theirs: Timestamp = row.try_get("clock")?;
-    Ok(Clock {
-        ahead_seconds: theirs.duration_since(before).as_secs_f64() - half,
-        // Our own clock is read in milliseconds.
-        error_seconds: half + 0.001,
-    })
 }
 
 fn text(row: &Row, column: &str) -> Result<Option<String>, Error> {

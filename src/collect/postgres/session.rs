@@ -10,6 +10,7 @@ use super::names::Names;
 use super::observe;
 use super::poll::{CatalogLocks, Identity, Pass, Statements};
 use super::rows::{Connection, StatementError};
+use crate::collect::login::A_POOLER;
 
 /// The oldest release that is read.
 const OLDEST: u32 = 130_000;
@@ -140,9 +141,7 @@ impl Session {
             .map_err(preparing)?;
         let identity = Identity::read(&self.connection).await.map_err(preparing)?;
         if self.key_pid.is_some_and(|pid| pid != identity.pid) {
-            return Err(unsupported(
-                "a pooler answers at this address; a target is the server itself".to_owned(),
-            ));
+            return Err(unsupported(A_POOLER.to_owned()));
         }
         let statements = Statements::prepare(&self.connection, self.version).await;
         Ok((identity, statements.map_err(preparing)?))

@@ -9,6 +9,7 @@ mod setup_sql;
 mod sources;
 mod state;
 mod targets;
+mod tls;
 
 use std::process::Output;
 
@@ -118,10 +119,15 @@ async fn check(url: &str) -> Checked {
 }
 
 async fn check_with(arguments: &[&str]) -> Checked {
+    check_in(&[&["--idle-for", "0s"], arguments].concat(), &[]).await
+}
+
+/// Checks with nothing but these arguments and variables.
+async fn check_in(arguments: &[&str], variables: &[(&str, &str)]) -> Checked {
     let state = tempfile::tempdir().unwrap();
     let state_dir = state.path().display().to_string();
-    let common = ["check", "--format", "json", "--idle-for", "0s", "--state-dir", &state_dir];
-    let ended = run(&[&common, arguments].concat(), &[]).await;
+    let common = ["check", "--format", "json", "--state-dir", &state_dir];
+    let ended = run(&[&common, arguments].concat(), variables).await;
     let json = serde_json::from_str(&ended.stdout);
     let json = json.unwrap_or_else(|error| panic!("{error}: {} {}", ended.stdout, ended.stderr));
     Checked { code: ended.code, json }

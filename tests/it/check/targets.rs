@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::pooler::pooler;
+use crate::postgres::bouncer::{PGBOUNCERS, bouncer_before};
 
 /// The one that is always there, unless a later major is set up for it.
 fn expected(fault: &str) -> Vec<&str> {
@@ -239,6 +240,11 @@ async fn pools_that_hold_too_much_at_rest_are_told_before_they_page_nobody() {
         @"at rest the pools hold 12 of 17 usable slots (71 %; payment-api 9, report 3): the warning line is 80 %, clear_below 70 %: a warning would never clear"
     );
     assert_eq!((seen.grade("resting_level"), seen.code), ("warning", 0));
+    // The same sessions have not been idle for an hour.
+    let seen = check_in(&["--postgres", &url(&server), "--idle-for", "1h"], &[]).await;
+    let finding = seen.finding("resting_level");
+    let nothing = "at rest the pools hold 0 of 17 usable slots (0 %)";
+    assert_eq!((finding["text"].as_str().unwrap(), seen.code), (nothing, 0));
     // With a line above what rests, as is hinted, it would clear.
     let file = tempfile::NamedTempFile::new().unwrap();
     let settings = format!(
@@ -262,44 +268,6 @@ async fn ways_there() {
     let seen = check(&url(&server)).await;
     let text = seen.finding("keepalive")["text"].as_str().unwrap();
     assert!(text.contains("25 s"), "{text}");
-}
-
-/// A file of the fixtures of TLS to Postgres.
-fn fixture(name: &str) -> std::path::PathBuf {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    root.join("tests/it/postgres/tls").join(name)
-}
-
-#[tokio::test]
-async fn tls_as_the_server_sees_it() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-    let server = server(20).await;
-    let folder = server.data_dir();
-    let owner = std::fs::metadata(&folder).unwrap();
-    for name in ["server.crt", "server.key"] {
-        let path = folder.join(name);
-        std::fs::copy(fixture(name), &path).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
-    }
-    let superuser = server.superuser().await.unwrap();
-    execute(&superuser, "ALTER SYSTEM SET ssl = on").await;
-    execute(&superuser, "SELECT pg_reload_conf()").await;
-    until_true(&superuser, "SELECT current_setting('ssl') = 'on'").await;
-    let said = async |mode: &str| {
-        let port = server.port();
-        let target = format!("host=localhost hostaddr=127.0.0.1 port={port} user=plimsoll {mode}");
-        check(&target).await.finding("tls").clone()
-    };
-    let finding = said("sslmode=require").await;
-    let text = finding["text"].as_str().unwrap();
-    assert!(text.starts_with("TLSv1.3 (TLS_") && text.ends_with("is not checked"), "{text}");
-    assert!(finding["hint"].as_str().unwrap().contains("verify-full"), "{finding}");
-    let verified = format!("sslmode=verify-full sslrootcert={}", fixture("ca.crt").display());
-    let finding = said(&verified).await;
-    let text = finding["text"].as_str().unwrap();
-    assert!(text.ends_with(", and the certificate is checked"), "{text}");
-    assert_eq!(finding["hint"], Value::Null);
 }
 
 #[tokio::test]
@@ -395,6 +363,24 @@ async fn a_pooler_in_the_way_is_no_target() {
     let finding = seen.finding("reach");
     assert!(finding["text"].as_str().unwrap().starts_with("a pooler answers"), "{finding}");
     assert_eq!(seen.code, 4);
+}
+
+#[tokio::test]
+async fn a_pgbouncer_in_the_way_is_no_target() {
+    let server = server(20).await;
+    for (ignored, mode) in PGBOUNCERS {
+        let bouncer = bouncer_before(&server, "plimsoll", ignored, mode).await;
+        // The second finds what the first left in the pooler's connections.
+        for time in ["first", "second"] {
+            let seen = check(&bouncer.url("plimsoll", "postgres")).await;
+            let finding = seen.finding("reach");
+            let text = finding["text"].as_str().unwrap();
+            let case = format!("{time}, {mode}, {ignored:?}: {finding}");
+            assert!(text.contains("a pooler answers at this address"), "{case}");
+            assert!(finding["hint"].as_str().unwrap().contains("not PgBouncer"), "{case}");
+            assert_eq!((seen.troubles(), seen.code), (vec!["wrong reach".to_owned()], 4));
+        }
+    }
 }
 
 #[tokio::test]
