@@ -282,6 +282,78 @@ fn certificates_of_the_user_are_found_at_home() {
     );
 }
 
+/// All that a connection string comes to, a line a part.
+fn parts(info: &ConnInfo) -> Vec<String> {
+    let hosts: Vec<String> = info.hosts.iter().map(|host| format!("{host:?}")).collect();
+    let TlsSettings { mode, roots, own, direct } = &info.tls;
+    let own = own.as_ref().map(|KeyFile { certificate, key, required }| {
+        (certificate.display().to_string(), key.display().to_string(), *required)
+    });
+    vec![
+        hosts.join(" "),
+        format!("user {:?}", info.user),
+        format!("password {:?}", info.password.as_ref().map(Secret::expose)),
+        format!("passfile {:?}", info.passfile),
+        format!("dbname {:?}", info.dbname),
+        format!("options {:?}", info.options),
+        format!("mode {mode:?}"),
+        format!("roots {roots:?}"),
+        format!("own {own:?}"),
+        format!("direct {direct}"),
+        format!("binding {:?}", info.channel_binding),
+        format!("wanted {:?}", info.wanted),
+        format!("at random {}", info.at_random),
+        format!("application {:?}", info.application),
+    ]
+}
+
+/// What a variable changes beside those that are always there, and nothing else.
+#[test]
+fn each_variable_that_is_documented_has_its_effect() {
+    let home = "/home/op/.postgresql";
+    let in_home = |certificate: &str, key: &str, required| {
+        format!("own {:?}", Some((certificate, key.replace('~', home), required)))
+    };
+    let a_key = format!("{home}/postgresql.crt");
+    let host = |place: &str, port| format!("Host {{ place: Tcp {{ {place} }}, port: {port} }}");
+    let cases = [
+        ("PGHOST", "other", host("host: \"other\", address: None", 5432)),
+        ("PGHOSTADDR", "10.0.0.9", host("host: \"db\", address: Some(10.0.0.9)", 5432)),
+        ("PGPORT", "6432", host("host: \"db\", address: None", 6432)),
+        ("PGUSER", "me", "user Some(\"me\")".to_owned()),
+        ("PGPASSWORD", "secret", "password Some(\"secret\")".to_owned()),
+        ("PGPASSFILE", "/pass", "passfile Some(\"/pass\")".to_owned()),
+        ("PGDATABASE", "app", "dbname \"app\"".to_owned()),
+        ("PGOPTIONS", "-c geqo=off", "options Some(\"-c geqo=off\")".to_owned()),
+        ("PGSSLMODE", "verify-full", "mode VerifyFull".to_owned()),
+        ("PGSSLROOTCERT", "/ca.crt", "roots File(\"/ca.crt\")".to_owned()),
+        ("PGSSLCERT", "/c", in_home("/c", "~/postgresql.key", true)),
+        ("PGSSLKEY", "/k", in_home(&a_key, "/k", false)),
+        ("PGSSLCERTMODE", "disable", "own None".to_owned()),
+        ("PGSSLNEGOTIATION", "direct", "direct true".to_owned()),
+        ("PGCHANNELBINDING", "require", "binding Require".to_owned()),
+        ("PGTARGETSESSIONATTRS", "standby", "wanted Standby".to_owned()),
+        ("PGLOADBALANCEHOSTS", "random", "at random true".to_owned()),
+    ];
+    let read = |variables: &[(&str, &str)]| {
+        // `direct` is for those who insist on TLS.
+        let always = [("PGHOST", "db"), ("PGSSLMODE", "require")];
+        let around = around(&[&always, variables].concat(), "");
+        parts(&ConnInfo::parse_in(&Secret::new(""), &around).unwrap())
+    };
+    let before = read(&[]);
+    for (name, value, expected) in &cases {
+        let changed: Vec<_> =
+            read(&[(*name, *value)]).into_iter().filter(|part| !before.contains(part)).collect();
+        assert_eq!(changed, [expected.as_str()], "{name}");
+    }
+    // These are all, in this order.
+    let page = include_str!("../../../docs/configuration.md");
+    let list = page.split_once("3. the variables ").unwrap().1.split_once("They are").unwrap().0;
+    let documented: Vec<&str> = list.split('`').filter(|word| word.starts_with("PG")).collect();
+    assert_eq!(cases.map(|(name, ..)| name).to_vec(), documented);
+}
+
 #[test]
 fn what_is_wrong_around_the_text_is_said_with_its_place() {
     let cases = [
