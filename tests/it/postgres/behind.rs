@@ -2,6 +2,7 @@
 
 use plimsoll::drill::server::{Mode, Signal};
 use plimsoll_core::reading::FailureKind;
+use plimsoll_core::reading::postgres::Observation;
 
 use super::exact::logins_until_refused;
 use super::{
@@ -48,9 +49,23 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     begin_anew(&mut other).await;
     let superuser = other.superuser().await.unwrap();
     execute(&superuser, "CREATE ROLE watcher LOGIN IN ROLE pg_monitor").await;
+    // From 15 on there is no such time before the first reset.
+    let row = "SELECT stats_reset FROM pg_stat_database WHERE datname = 'postgres'";
+    let reset_of =
+        async || superuser.query_one(row, &[]).await.unwrap().get::<_, Option<jiff::Timestamp>>(0);
+    let unset = reset_of().await;
+    execute(&superuser, "SELECT pg_stat_reset()").await;
+    // Up to 14 the collector carries it out a moment later.
+    let changed = async { while reset_of().await == unset {} };
+    tokio::time::timeout(super::DEADLINE, changed).await.expect("the reset");
     let address = Address::of(&primary).await;
     let watch = Watch::start(settings(&address.url(WATCHER)));
-    let first = watch.seen().await.server.clone();
+    let counted = |d: &Delivery| d.outcome.as_deref().is_ok_and(|seen| !seen.counters.is_empty());
+    let reset_in = |seen: &Observation| {
+        seen.counters.iter().find(|c| c.database == "postgres").unwrap().stats_reset
+    };
+    let first = watch.until("counters", counted).await.outcome.unwrap();
+    let (first, first_reset) = (first.server.clone(), reset_in(&first));
     assert!(!first.in_recovery);
 
     address.lead_to(&standby);
@@ -61,12 +76,11 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     let third = watch.until("the other", is_primary).await.outcome.unwrap();
     assert_ne!(third.server.system_identifier, first.system_identifier);
     // Counters are those of the server that answers, with their epoch.
-    let row = "SELECT stats_reset FROM pg_stat_database WHERE datname = 'postgres'";
-    let counted = |d: &Delivery| d.outcome.as_deref().is_ok_and(|seen| !seen.counters.is_empty());
     let fourth = watch.until("counters", counted).await.outcome.unwrap();
-    let reset: Option<jiff::Timestamp> = superuser.query_one(row, &[]).await.unwrap().get(0);
-    let postgres = fourth.counters.iter().find(|c| c.database == "postgres").unwrap();
-    assert_eq!(postgres.stats_reset, reset);
+    let reset = reset_of().await;
+    assert!(reset.is_some());
+    assert_eq!(reset_in(&fourth), reset);
+    assert_ne!(first_reset, reset);
     assert_eq!(our_backends(&superuser).await.len(), 1);
 }
 
@@ -77,10 +91,17 @@ async fn a_crash_of_one_backend_is_recovered_from_and_read_again() {
     let before = watch.seen().await.server.clone();
     let mut victim = server.connect("app", "postgres").await.unwrap();
     let pid = victim.backend_pid().await.unwrap();
+    let other = server.connect("app", "postgres").await.unwrap();
+    let held = other.backend_pid().await.unwrap();
     let ours = our_backends(&server.superuser().await.unwrap()).await;
-    // The postmaster then ends everybody and recovers.
+    // The postmaster then ends everybody and recovers. One that is stopped is in its way (it waits
+    // for 5 s before it kills), so that we come while it takes nobody.
+    server.signal_backend(held, Signal::STOP).unwrap();
     server.signal_backend(pid, Signal::KILL).unwrap();
     victim.until_closed().await;
+    let starting = watch.failure(FailureKind::Starting).await;
+    assert_eq!(starting.sqlstate.as_deref(), Some("57P03"), "{starting:?}");
+    server.signal_backend(held, Signal::CONT).unwrap();
     let mut failures = Vec::new();
     let come_back = async {
         loop {

@@ -1,6 +1,8 @@
 //! `fallback = "replication"`: a server that refuses every login is read as a walsender, and left
 //! again as soon as it lets us in.
 
+use std::time::Duration;
+
 use super::Delivery;
 use plimsoll::collect::postgres::SourceSettings;
 use plimsoll::drill::server::{Mode, Server, Session};
@@ -62,6 +64,51 @@ async fn fill_to_the_last(server: &Server, slots: usize, used: usize) -> Vec<Ses
     held
 }
 
+/// Ends our connection and takes its slot, with three more: all that is left above 8 of 12.
+async fn cut_off_from_the_last_slot(server: &Server, superuser: &Session) -> Vec<Session> {
+    // Until the last slot is taken Plimsoll may be quicker, and then it is cut off again.
+    let mut held = Vec::new();
+    let filling = async {
+        while held.len() < 4 {
+            terminate_ours(superuser).await;
+            held.extend(server.connect("postgres", "postgres").await);
+        }
+    };
+    tokio::time::timeout(DEADLINE, filling).await.expect("the last slot");
+    assert!(server.superuser().await.is_err(), "a slot is left");
+    held
+}
+
+/// A login a second, and the refused one before: at the shipped rhythm it is two ticks until a
+/// walsender reads, and one more to be told.
+#[tokio::test]
+async fn no_more_than_three_ticks_pass_without_a_reading() {
+    const TICK: Duration = Duration::from_secs(1);
+    let server = server_for_fallback(12, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    let url = server.url(WATCHER, "postgres");
+    let watch = Watch::start(SourceSettings { interval: TICK, ..with_fallback(&url) });
+    watch.until("an ordinary reading", |d| read_over(d, None)).await;
+    let _clients = server.fill("app", "payment-api", 7).await.unwrap();
+    let _held = cut_off_from_the_last_slot(&server, &superuser).await;
+    let mut ticks = tokio::time::interval(TICK);
+    // A machine that does not run us has no tick either.
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut without = 0;
+    loop {
+        tokio::select! {
+            delivery = watch.next() => {
+                if read_over(&delivery, Some(Refusal::AllSlotsTaken)) {
+                    break;
+                }
+            }
+            _ = ticks.tick() => without += 1,
+        }
+        assert!(without <= 3, "{without} ticks without a reading");
+    }
+}
+
 #[tokio::test]
 async fn a_server_without_a_single_slot_that_cut_us_off_is_read_on() {
     let server = server_for_fallback(12, &[]).await;
@@ -69,16 +116,7 @@ async fn a_server_without_a_single_slot_that_cut_us_off_is_read_on() {
     let watch = watch(&server);
     watch.until("an ordinary reading", |d| read_over(d, None)).await;
     let clients = server.fill("app", "payment-api", 7).await.unwrap();
-    // Until the last slot is taken Plimsoll may be quicker, and then it is cut off again.
-    let mut held = Vec::new();
-    let filling = async {
-        while held.len() < 4 {
-            terminate_ours(&superuser).await;
-            held.extend(server.connect("postgres", "postgres").await);
-        }
-    };
-    tokio::time::timeout(DEADLINE, filling).await.expect("the last slot");
-    assert!(server.superuser().await.is_err(), "a slot is left");
+    let _held = cut_off_from_the_last_slot(&server, &superuser).await;
 
     let taken = Some(Refusal::AllSlotsTaken);
     let first = watch.until("a reading all the same", |d| read_over(d, taken)).await;
@@ -135,7 +173,7 @@ fn lasting(seen: &Observation) -> Observation {
     let mut seen = seen.clone();
     seen.server.clock = seen.server.started_at;
     seen.fallback = None;
-    seen.counters_age = std::time::Duration::ZERO;
+    seen.counters_age = Duration::ZERO;
     seen.cost = plimsoll_core::reading::postgres::Cost {
         poll_seconds: 0.0,
         server_seconds: 0.0,
@@ -321,7 +359,7 @@ async fn a_walsender_of_ours_is_no_standby_and_is_not_ended_for_being_idle() {
     }
     let _held = Session::open(&held).await.unwrap();
     let slow = SourceSettings {
-        interval: std::time::Duration::from_millis(600),
+        interval: Duration::from_millis(600),
         ..with_fallback(&server.url(WATCHER, "postgres"))
     };
     let watch = Watch::start(slow);

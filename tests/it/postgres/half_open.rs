@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use plimsoll_core::reading::FailureKind;
 
-use super::{Watch, our_backends, server};
+use super::{Watch, execute, our_backends, server};
 use crate::major::major;
 
 /// Set in the run within.
@@ -17,8 +17,14 @@ const WITHIN: &str = "PLIMSOLL_TEST_IN_A_NETWORK_OF_ITS_OWN";
 
 const NAME: &str = "postgres::half_open::a_dead_network_gives_our_slot_back_within_seconds";
 
-/// The server gives up after 25 s, as our session asks it to; its own default is two hours.
-const DEADLINE: Duration = Duration::from_secs(250);
+/// The server gives up after 25 s, as our session asks it to; its own default is two hours. This is
+/// twice what docs/operations.md says ("within half a minute"), and not ten times what is expected:
+/// on a machine that is busy the kernel's clocks go on all the same.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// What docs/operations.md and `setup-sql` give the role, and what the daemon keeps to.
+const CONNECTION_LIMIT: usize = 5;
+const BACKENDS_AT_MOST: usize = 2;
 
 /// Where `ip` is; not in everybody's `PATH`.
 const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
@@ -54,6 +60,7 @@ async fn within() {
     link("up");
     let server = server(20, &[]).await;
     let superuser = server.superuser().await.unwrap();
+    execute(&superuser, &format!("ALTER ROLE watcher CONNECTION LIMIT {CONNECTION_LIMIT}")).await;
     let watch = Watch::of(&server);
     watch.seen().await;
     let before = our_backends(&superuser).await;
@@ -80,7 +87,22 @@ async fn within() {
     watch.failure(FailureKind::Unreachable).await;
 
     link("up");
-    watch.seen().await;
+    // The way in is free, and nothing but our own is in it.
+    let back = async {
+        loop {
+            let outcome = watch.next().await.outcome;
+            most = most.max(our_backends(&superuser).await.len());
+            match outcome {
+                Ok(_) => return,
+                Err(failure) => {
+                    let is_refused = matches!(failure.kind, FailureKind::Refused(_));
+                    assert!(!is_refused, "{failure:?}");
+                }
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, back).await.expect("a reading");
+    assert!(most <= BACKENDS_AT_MOST, "{most}");
     let after = our_backends(&superuser).await;
     assert_eq!(after.len(), 1);
     assert_ne!(after, before);
