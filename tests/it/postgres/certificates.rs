@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use plimsoll::drill::server::{Server, Session};
+use plimsoll::drill::server::{Mode, Server, Session};
+use plimsoll_core::reading::FailureKind;
 
 use super::openssl::{EC, Workshop, only_for_owner};
 use super::{Watch, execute, our_backends, server, settings, until_true};
@@ -206,6 +207,37 @@ async fn what_the_manual_puts_into_the_home_folder_is_used() {
         assert!(said.contains("root.crt; name the certificate of its authority"), "{mode}: {said}");
     }
     assert!(at_home("prefer").next().await.outcome.is_ok());
+}
+
+/// What a change of authorities is: the server shows what it was given by the next one, and the file
+/// of roots follows. Nobody tells us.
+#[tokio::test]
+async fn the_file_of_roots_is_read_again_at_every_login() {
+    let workshop = Workshop::new();
+    workshop.authority("root");
+    workshop.authority("next");
+    workshop.signed("good", "/CN=x", EC, "subjectAltName=DNS:localhost");
+    workshop.openssl(
+        "x509 -req -in good.csr -days 30 -CA next.crt -CAkey next.key -CAcreateserial \
+         -out moved.crt -extfile extensions",
+    );
+    let trusted = workshop.path("trusted.crt");
+    fs::copy(workshop.path("root.crt"), &trusted).unwrap();
+    let mut server = server_with(&workshop, "good", HBA).await;
+    let text = format!(
+        "host=localhost hostaddr=127.0.0.1 port={} user=watcher sslmode=verify-full sslrootcert={}",
+        server.port(),
+        trusted.display()
+    );
+    let watch = Watch::start(settings(&text));
+    let before = watch.seen().await.server.started_at;
+    put(&server, &workshop.path("moved.crt"), "server.crt");
+    server.restart(Mode::Fast).await.unwrap();
+    let failure = watch.failure(FailureKind::NotAllowed).await;
+    let unknown = "trusted.crt; name the certificate of its authority";
+    assert!(failure.text.contains(unknown), "{failure:?}");
+    fs::copy(workshop.path("next.crt"), &trusted).unwrap();
+    assert!(before < watch.seen().await.server.started_at);
 }
 
 #[tokio::test]

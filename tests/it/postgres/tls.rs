@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use plimsoll::drill::server::Server;
 use plimsoll_core::reading::FailureKind;
 
-use super::certificates::{outcome, reload};
+use super::certificates::{outcome, reload, server_with};
+use super::openssl::{EC, Workshop};
 use super::{Watch, execute, server, settings, until_true};
 
 fn fixture(name: &str) -> PathBuf {
@@ -119,6 +120,58 @@ async fn allow_and_prefer_do_what_the_server_wants() {
     assert!(!seen.contains("canary"), "{seen}");
 }
 
+/// We broke it off ourselves, and said what it needs.
+fn is_unbound(seen: &str) {
+    assert!(seen.starts_with("not_allowed: "), "{seen}");
+    assert!(seen.contains("server did not use channel binding"), "{seen}");
+    let needs = "channel_binding=require needs TLS, a password stored as SCRAM, and a certificate \
+                 that is signed with a hash (RSA or ECDSA, not ed25519)";
+    assert!(seen.contains(needs), "{seen}");
+    assert!(!seen.contains("canary"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_login_without_a_password_or_with_an_old_one_is_not_bound() {
+    let server = server_with_tls().await;
+    let superuser = server.superuser().await.unwrap();
+    execute(&superuser, "SET password_encryption = 'md5'").await;
+    execute(&superuser, "ALTER ROLE watcher PASSWORD 'right-canary'").await;
+    for method in ["trust", "md5", "password"] {
+        let hba = format!("local all postgres trust\nhostssl all watcher 127.0.0.1/32 {method}\n");
+        fs::write(server.data_dir().join("pg_hba.conf"), hba).unwrap();
+        reload(&superuser).await;
+        let login = "host=localhost password=right-canary sslmode=require channel_binding";
+        assert_eq!(outcome(&server, &format!("{login}=prefer")).await, "tls", "{method}");
+        is_unbound(&outcome(&server, &format!("{login}=require")).await);
+    }
+}
+
+#[tokio::test]
+async fn to_a_certificate_that_is_signed_by_ed25519_nothing_can_be_bound() {
+    // What counts is how the certificate is signed, and not what its own key is.
+    for (authority, key, is_bound) in [(EC, "ed25519", true), ("ed25519", EC, false)] {
+        let workshop = Workshop::new();
+        workshop.openssl(&format!(
+            "req -new -x509 -nodes -newkey {authority} -keyout root.key -out root.crt -subj /CN=root"
+        ));
+        workshop.signed("server", "/CN=localhost", key, "subjectAltName=DNS:localhost");
+        let hba = "hostssl all watcher 127.0.0.1/32 scram-sha-256";
+        let server = server_with(&workshop, "server", hba).await;
+        let superuser = server.superuser().await.unwrap();
+        execute(&superuser, "SET password_encryption = 'scram-sha-256'").await;
+        execute(&superuser, "ALTER ROLE watcher PASSWORD 'right-canary'").await;
+        superuser.close().await;
+        let login = "host=localhost password=right-canary sslmode=require channel_binding";
+        assert_eq!(outcome(&server, &format!("{login}=prefer")).await, "tls", "{authority}");
+        let seen = outcome(&server, &format!("{login}=require")).await;
+        if is_bound {
+            assert_eq!(seen, "tls", "{authority}");
+        } else {
+            is_unbound(&seen);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_password_is_bound_to_its_connection() {
     let server = server_with_tls().await;
@@ -136,12 +189,7 @@ async fn a_password_is_bound_to_its_connection() {
         let more = format!("sslmode=require channel_binding={binding}");
         assert_eq!(outcome(&server, &login(&more)).await, "tls", "{binding}");
     }
-    for more in ["sslmode=disable channel_binding=require"] {
-        let seen = outcome(&server, &login(more)).await;
-        assert!(seen.starts_with("not_allowed: "), "{seen}");
-        assert!(seen.contains("channel_binding=require needs TLS, a password stored"), "{seen}");
-        assert!(!seen.contains("canary"), "{seen}");
-    }
+    is_unbound(&outcome(&server, &login("sslmode=disable channel_binding=require")).await);
     // There is no TLS on a socket, so that nothing can be bound to it; sslmode is ignored there.
     let socket = |binding: &str| {
         let (folder, port) = (server.socket_dir().display(), server.port());
