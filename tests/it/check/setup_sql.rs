@@ -9,7 +9,8 @@ use plimsoll::collect::conninfo::ConnInfo;
 use plimsoll::collect::mailbox::Mailbox;
 use plimsoll::collect::postgres::{Source, SourceSettings};
 use plimsoll::drill::server::{Mode, Server};
-use plimsoll_core::settings::Secret;
+use plimsoll_core::reading::postgres::Observation;
+use plimsoll_core::settings::{Fallback, Secret};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -205,22 +206,29 @@ async fn with_slots_reserved_and_the_server_started_anew_nothing_is_left_to_say(
     );
 }
 
-/// How many lines a server logged of what a role did once it was logged in.
-fn logged(server: &Server, role: &str) -> usize {
+/// What a server logged of what a role did once it was logged in, or was refused.
+fn logged(server: &Server, role: &str) -> Vec<String> {
+    let of_logins = [
+        "connection received",
+        "connection authenticated",
+        "connection authorized",
+        "too many connections for role",
+    ];
     let lines = server.log();
     let of_role = lines.lines().filter(|line| line.contains(&format!("[{role}]")));
-    of_role.filter(|line| !line.contains("connection ")).count()
+    let of_work = of_role.filter(|line| !of_logins.iter().any(|words| line.contains(words)));
+    of_work.map(str::to_owned).collect()
 }
 
 /// Readings of a source as the daemon runs it, while the server logs all that it can.
-async fn read(server: &Server, role: &str, readings: u32) {
+async fn read(server: &Server, role: &str, readings: u32, fallback: Fallback) {
     let settings = SourceSettings {
         conninfo: ConnInfo::parse(&Secret::new(server.url(role, "postgres"))).unwrap(),
         password: None,
         interval: Duration::from_millis(100),
         timeout: Duration::from_secs(5),
         budget: 1.0,
-        fallback: plimsoll_core::settings::Fallback::None,
+        fallback,
     };
     let mailbox = Mailbox::new();
     let (_trouble, in_trouble) = watch::channel(false);
@@ -232,7 +240,10 @@ async fn read(server: &Server, role: &str, readings: u32) {
         let mut good = 0;
         while good < readings {
             mailbox.arrived().await;
-            good += u32::from(mailbox.take().unwrap().outcome.is_ok());
+            let outcome = mailbox.take().unwrap().outcome;
+            let is_walsender = |seen: &Observation| seen.fallback.is_some();
+            let wanted = fallback == Fallback::Replication;
+            good += u32::from(outcome.is_ok_and(|seen| is_walsender(&seen) == wanted));
         }
     };
     tokio::time::timeout(crate::daemon::DEADLINE, reading).await.unwrap();
@@ -254,26 +265,31 @@ async fn nothing_that_the_role_does_is_logged() {
         ("log_connections", "on"),
     ];
     let server = bare_server(20, &loud).await;
-    let script = printed(&["--version", &major().to_string()]).await;
+    let version = major().to_string();
+    let script = printed(&["--version", &version, "--fallback", "replication"]).await;
     psql(&server, &script).await;
     let superuser = server.superuser().await.unwrap();
-    execute(&superuser, "CREATE ROLE loud LOGIN IN ROLE pg_monitor").await;
+    execute(&superuser, "CREATE ROLE loud LOGIN REPLICATION IN ROLE pg_monitor").await;
     // Ten readings are a second of a daemon that is in a hurry. A role that was made without the
     // script shows that the log takes everything.
-    read(&server, "loud", 10).await;
-    read(&server, "plimsoll", 30).await;
+    read(&server, "loud", 10, Fallback::None).await;
+    read(&server, "plimsoll", 30, Fallback::None).await;
     // What it does to check is logged no more than what it does to read.
     let seen = check(&url(&server)).await;
     assert_eq!(seen.grade("statement_log"), "ok");
-    let (loud, ours) = (logged(&server, "loud"), logged(&server, "plimsoll"));
+    let (loud, ours) = (logged(&server, "loud").len(), logged(&server, "plimsoll"));
     eprintln!(
-        "lines in the server's log: {loud} of 10 readings without the settings, {ours} of 30 with"
+        "lines in the server's log: {loud} of 10 readings without the settings, {} of 30 with",
+        ours.len()
     );
     assert!(40 <= loud, "{loud}");
-    assert_eq!(
-        ours,
-        0,
-        "{}",
-        server.log().lines().filter(|l| l.contains("[plimsoll]")).collect::<Vec<_>>().join("\n")
-    );
+    assert!(ours.is_empty(), "{}", ours.join("\n"));
+    // And as a walsender, which a role without ordinary connections is.
+    for role in ["loud", "plimsoll"] {
+        execute(&superuser, &format!("ALTER ROLE {role} CONNECTION LIMIT 0")).await;
+        read(&server, role, 10, Fallback::Replication).await;
+    }
+    let (louder, ours) = (logged(&server, "loud").len(), logged(&server, "plimsoll"));
+    assert!(loud + 10 <= louder, "{loud} {louder}");
+    assert!(ours.is_empty(), "{}", ours.join("\n"));
 }
