@@ -10,7 +10,7 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 use tokio_postgres::error::DbError;
 
 use super::password::PasswordError;
-use super::pooler;
+use super::{A_POOLER, pooler};
 use crate::collect::tls::{self, TlsError};
 
 /// Why a login failed.
@@ -275,14 +275,21 @@ pub(in crate::collect) fn of_first_answer(error: &tokio_postgres::Error, address
 /// What became of a statement that the server did not carry out.
 pub(in crate::collect) fn of_statement(error: &tokio_postgres::Error, doing: &str) -> Failure {
     let sqlstate = error.code().map(|code| code.code().to_owned());
+    let mut text = format!("{doing}: {}", chain(error));
     let kind = match sqlstate.as_deref() {
+        // A statement of ours is there before we prepared it, or is gone: on a connection that is
+        // ours alone neither can be. A pooler shares its own.
+        Some("42P05" | "26000") => {
+            text = format!("{A_POOLER}: {text}");
+            FailureKind::Unsupported
+        }
         Some("55P03") => FailureKind::Blocked,
         Some("57014") => FailureKind::TooSlow,
         // A function or a column that is not there, or answers of another type.
         Some("42883" | "42703" | "42704" | "0A000" | "42601") | None => FailureKind::Unsupported,
         Some(code) => kind_of_other(code),
     };
-    Failure { kind, text: cut(&format!("{doing}: {}", chain(error))), sqlstate }
+    Failure { kind, text: cut(&text), sqlstate }
 }
 
 /// Whether the connection is gone with it: closed, or the server ends the session.
