@@ -54,6 +54,8 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// Names and passwords of `auth_file`.
     pub passwords: Vec<(String, String)>,
+    /// The port of another with `so_reuseport`, to share it; `None` for a free one.
+    pub port: Option<u16>,
 }
 
 impl Default for Options {
@@ -64,6 +66,7 @@ impl Default for Options {
             users: Vec::new(),
             settings: Vec::new(),
             passwords: Vec::new(),
+            port: None,
         }
     }
 }
@@ -94,7 +97,7 @@ impl Bouncer {
             Self { child: None, folder, _guard: guard, program, release, owner, options, port: 0 };
         bouncer.give(bouncer.folder.path())?;
         for attempt in 1.. {
-            bouncer.port = free_port()?;
+            bouncer.port = bouncer.options.port.map_or_else(free_port, Ok)?;
             match bouncer.start_again().await {
                 Err(DrillError::Ended { said, .. })
                     if attempt < PORT_ATTEMPTS && said.contains("Address already in use") => {}

@@ -6,6 +6,7 @@ mod bad;
 mod cost;
 mod limits;
 mod releases;
+mod shared;
 mod trouble;
 mod waits;
 mod ways;
@@ -36,7 +37,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 const RELEASE_VARIABLE: &str = "PLIMSOLL_TEST_PGBOUNCER";
 
 /// The release of this run: `make test` takes one, `make test-matrix` each that a suite has.
-fn release() -> String {
+pub(crate) fn release() -> String {
     std::env::var(RELEASE_VARIABLE).unwrap_or_else(|_| DEFAULT_RELEASE.to_owned())
 }
 
