@@ -2,6 +2,7 @@
 
 use plimsoll::drill::server::Signal;
 use plimsoll_core::reading::pooler::{Bound, Reach};
+use tokio_postgres::SimpleQueryMessage;
 
 use super::*;
 
@@ -120,24 +121,54 @@ async fn a_total_stall_is_seen_while_it_lasts() {
         let waiter = client(&bouncer, "app", "shop").await;
         waiting.spawn(async move { drop(waiter.batch_execute("SELECT 1").await) });
     }
+    // The source asks for counters every few seconds only: here they are asked for at both ends.
+    let console = client(&bouncer, "admin", "pgbouncer").await;
     let watched = Watched::of(&bouncer);
-    let of = |seen: &Observation| {
-        let counters = seen.counters[0].clone();
-        (counters.wait_micros.unwrap(), counters.server_assignments, counters.transactions)
-    };
     let stalled = |s: &Observation| s.clients_waiting() == Some(3);
     let first = watched.seen("a stall", stalled).await;
     let waited = |seen: &Observation| {
         seen.lookup().wait_seconds(pool(seen, "shop", "app").unwrap()).unwrap()
     };
     let start = waited(&first);
+    let at_first = totals(&console).await;
     let later = watched.seen("a longer stall", |s| stalled(s) && waited(s) > start + 1.0).await;
-    assert_eq!(of(&first), of(&later));
+    assert_eq!(at_first, totals(&console).await);
+    let counters = |seen: &Observation| {
+        let shop = &seen.counters[0];
+        (shop.wait_micros, shop.transactions, shop.server_assignments)
+    };
+    watched.seen("the same counters", |s| stalled(s) && counters(s) == at_first).await;
     let capacity = later.lookup().capacity(pool(&later, "shop", "app").unwrap());
     assert_eq!(capacity.utilization(pool(&later, "shop", "app").unwrap()), Some(1.0));
     // Who waits is told of each application.
     let seen = watched.seen("who waits", |s| s.sockets.as_ref().unwrap().clients[0].waiting == 3);
     assert_eq!(seen.await.sockets.unwrap().clients[0].application, "shop-api");
+    // Afterwards they move.
+    for holder in &holders {
+        holder.batch_execute("ROLLBACK").await.unwrap();
+    }
+    while let Some(ended) = waiting.join_next().await {
+        ended.unwrap();
+    }
+    let after = totals(&console).await;
+    assert!(after.0 > at_first.0.map(|micros| micros + 1_000_000), "{at_first:?} {after:?}");
+    assert!(at_first.2.is_none() || after.2 > at_first.2, "{at_first:?} {after:?}");
+}
+
+/// Waits in microseconds, transactions that were begun, and assignments (from 1.23 on) of the
+/// database `shop`, as they are now.
+async fn totals(console: &Session) -> (Option<u64>, Option<u64>, Option<u64>) {
+    let answer = console.simple_query("SHOW STATS_TOTALS").await.unwrap();
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) if row.get("database") == Some("shop") => Some(row),
+        _ => None,
+    });
+    let row = row.unwrap_or_else(|| panic!("{answer:?}"));
+    let number = |column: &str| {
+        let is_there = row.columns().iter().any(|one| one.name() == column);
+        is_there.then(|| row.get(column).unwrap().parse().unwrap())
+    };
+    (number("wait_time"), number("xact_count"), number("server_assignment_count"))
 }
 
 /// The server answers nobody, so no pool was ever greeted: PgBouncer measures no wait there.
