@@ -135,5 +135,5 @@ async fn a_reload_is_seen() {
     let seen = watched.seen("the second size", |seen| size(seen) == Some(9)).await;
     assert_eq!(seen.rest_age.max(DEADLINE), DEADLINE);
     let logins = bouncer.log().matches("login attempt: db=pgbouncer user=stats").count();
-    assert!(logins <= 1, "{}", bouncer.log());
+    assert_eq!(logins, 1, "{}", bouncer.log());
 }
