@@ -13,6 +13,7 @@ mod instances;
 mod lookups;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,21 +173,7 @@ impl Rounds {
             Some(self.lookups.addresses(endpoint.host(), endpoint.port(), deadline).await)
         });
         let found = futures_util::future::join_all(looked_up).await;
-        let (mut named, mut trouble) = (Vec::new(), None);
-        for (endpoint, found) in endpoints.iter().zip(found) {
-            let peer = |at| (endpoint.shown(at), Ok(Peer { to: endpoint.clone(), at }));
-            let Some(found) = found else {
-                named.push(peer(None));
-                continue;
-            };
-            let (addresses, wrong) = self.last_good.or_last(endpoint, found);
-            trouble = trouble.or(wrong);
-            match addresses {
-                Err(failure) => named.push((endpoint.shown(None), Err(failure))),
-                Ok(addresses) => named.extend(addresses.into_iter().map(|at| peer(Some(at)))),
-            }
-        }
-        (instances::told_apart(named), trouble)
+        named(endpoints, found, &mut self.last_good)
     }
 
     async fn ask_all(
@@ -238,6 +225,33 @@ impl Rounds {
 /// An instance and what it is called, or why it cannot be asked.
 type Named = (String, Result<Peer, Failure>);
 
+/// What a lookup found, where one was made.
+type LookedUp = Option<Result<Vec<SocketAddr>, Failure>>;
+
+/// Every instance by what it is called: an address of a name that was looked up, or the name of one
+/// that was not.
+fn named(
+    endpoints: &[Endpoint],
+    found: Vec<LookedUp>,
+    last_good: &mut LastGood,
+) -> (Vec<Named>, Option<Failure>) {
+    let (mut named, mut trouble) = (Vec::new(), None);
+    for (endpoint, found) in endpoints.iter().zip(found) {
+        let peer = |at| (endpoint.shown(at), Ok(Peer { to: endpoint.clone(), at }));
+        let Some(found) = found else {
+            named.push(peer(None));
+            continue;
+        };
+        let (addresses, wrong) = last_good.or_last(endpoint, found);
+        trouble = trouble.or(wrong);
+        match addresses {
+            Err(failure) => named.push((endpoint.shown(None), Err(failure))),
+            Ok(addresses) => named.extend(addresses.into_iter().map(|at| peer(Some(at)))),
+        }
+    }
+    (instances::told_apart(named), trouble)
+}
+
 /// Why there is nothing to see, if no instance gave anything: the first one's failure speaks for
 /// all. An application without instances is one that was scaled down, and no failure.
 fn none_answered(instances: &[Instance]) -> Option<Failure> {
@@ -261,4 +275,45 @@ fn failure(kind: FailureKind, text: impl Into<String>) -> Failure {
 /// How long it was waited, in words.
 fn shown(patience: Duration) -> String {
     humantime::format_duration(patience).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_core::settings::Secret;
+
+    use super::*;
+
+    #[test]
+    fn a_name_with_several_addresses_is_as_many_instances() {
+        let of = |url: &str| Endpoint::of_settings(&Secret::new(url)).unwrap();
+        let api = of("http://api.svc:8080/metrics");
+        let endpoints = [api.clone(), of("http://plain:9/metrics"), of("http://gone/metrics")];
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let three = vec![at("10.0.0.7:8080"), at("10.0.0.8:8080"), at("[fd00::7]:8080")];
+        let nothing = failure(FailureKind::Unreachable, "looking up its name: no answer");
+        let found = vec![Some(Ok(three.clone())), None, Some(Err(nothing.clone()))];
+        let mut last_good = LastGood::default();
+        let (all, trouble) = named(&endpoints, found, &mut last_good);
+        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["10.0.0.7:8080", "10.0.0.8:8080", "[fd00::7]:8080", "plain:9", "gone:80"]
+        );
+        // Each is asked at its own address, by the name that all of them have.
+        for ((_, peer), at) in all.iter().zip(three) {
+            assert_eq!(peer, &Ok(Peer { to: api.clone(), at: Some(at) }));
+        }
+        assert_eq!(all[3].1, Ok(Peer { to: endpoints[1].clone(), at: None }));
+        assert_eq!(all[4].1, Err(nothing.clone()));
+        assert_eq!(trouble, None);
+        // One that has lost an address has lost that instance; one that cannot be looked up, none.
+        let one = vec![at("10.0.0.8:8080")];
+        for found in [Ok(one), Err(nothing)] {
+            let is_known = found.is_ok();
+            let (all, trouble) = named(&endpoints[..1], vec![Some(found)], &mut last_good);
+            assert_eq!(all.len(), 1, "{all:?}");
+            assert_eq!(all[0].0, "10.0.0.8:8080");
+            assert_eq!(trouble.is_none(), is_known, "{trouble:?}");
+        }
+    }
 }
