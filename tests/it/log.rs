@@ -4,6 +4,7 @@
 mod files;
 mod lines;
 mod rights;
+mod rotation;
 
 use std::path::PathBuf;
 use std::sync::Arc;
