@@ -12,6 +12,7 @@ pub(crate) mod launch;
 mod limits;
 mod line;
 mod log;
+mod logged;
 mod probes;
 mod reload;
 mod secrets;
