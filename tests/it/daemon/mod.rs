@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod blind;
 mod crowd;
 mod disk;
 mod ending;

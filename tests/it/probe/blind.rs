@@ -13,7 +13,7 @@ use crate::postgres::bare::Bare;
 use crate::postgres::{DEADLINE, Watch, execute, reload};
 
 /// Logins that do not end stay for the whole test.
-const PATIENT: (&str, &str) = ("authentication_timeout", "600s");
+pub(crate) const PATIENT: (&str, &str) = ("authentication_timeout", "600s");
 
 /// The first majors of which a view shows logins under way.
 const SHOWS_STARTING: u32 = 18;

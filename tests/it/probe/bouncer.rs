@@ -1,7 +1,7 @@
 //! Through a real PgBouncer: what it refuses by itself, what it passes on, and what it is when it
 //! hangs.
 
-use plimsoll::drill::bouncer::{Bouncer, DEFAULT_RELEASE, Options};
+use plimsoll::drill::bouncer::{Bouncer, Options};
 use plimsoll::drill::server::{Mode, Server, Session, Signal};
 use plimsoll_core::reading::probe::Held;
 use plimsoll_core::reading::{FailureKind, Refusal};
@@ -9,15 +9,12 @@ use plimsoll_core::reading::{FailureKind, Refusal};
 use super::{APPLICATION, Probing, hasty, server, told, url};
 use crate::postgres::{Watch, execute};
 
-/// Names the release of PgBouncer that a run is for.
-const RELEASE_VARIABLE: &str = "PLIMSOLL_TEST_PGBOUNCER";
-
 /// A PgBouncer before a server. Everybody is let in without a password, unless these settings say
 /// otherwise.
 async fn bouncer(server: &Server, settings: &[(&str, &str)]) -> Bouncer {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let options = Options {
-        release: std::env::var(RELEASE_VARIABLE).ok().or(Some(DEFAULT_RELEASE.to_owned())),
+        release: Some(crate::pooler::release()),
         databases: vec![format!("* = host=127.0.0.1 port={}", server.port())],
         settings: settings.iter().map(own).collect(),
         passwords: vec![own(&(APPLICATION, "right-canary"))],
