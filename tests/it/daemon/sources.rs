@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use plimsoll::drill::bouncer::{self, Bouncer};
 use plimsoll::drill::receiver::{Behaviour, Receiver};
-use plimsoll::drill::server::Session;
+use plimsoll::drill::server::{Session, Signal as ToServer};
 use serde_json::Value;
 
 use super::*;
@@ -205,6 +205,7 @@ fn says(bytes: &'static [u8]) -> u16 {
 async fn bad_sources_of_every_kind_are_told_and_stop_no_other() {
     let server = small_server().await;
     let bouncer = pooler(&server, &[]).await;
+    let hangs = pooler(&server, &[]).await;
     let endless = Receiver::start(Behaviour::Endless(200)).await.unwrap();
     let stalled = Receiver::start(Behaviour::Stall).await.unwrap();
     let html = Receiver::start(Behaviour::with_body(200, "<html>hello</html>")).await.unwrap();
@@ -238,6 +239,7 @@ async fn bad_sources_of_every_kind_are_told_and_stop_no_other() {
         pooler("stranger", &bouncer.url("app", "pgbouncer")),
         pooler("ssh", &format!("postgresql://stats@127.0.0.1:{ssh}/pgbouncer")),
         pooler("postgres", &server.url("app", "postgres")),
+        pooler("hangs", &hangs.url("stats", "pgbouncer")),
         pooler("well", &bouncer.url("stats", "pgbouncer")),
         probe("ssh", ssh),
         probe("nothing", nothing),
@@ -257,11 +259,14 @@ async fn bad_sources_of_every_kind_are_told_and_stop_no_other() {
         let source = sources.iter().find(|one| one["source"] == name);
         source.map_or("", |one| one["state"].as_str().unwrap()).to_owned()
     };
+    daemon.until("a pooler that works", |t| state(t, "pooler/hangs") == "ok").await;
+    hangs.signal(ToServer::STOP).unwrap();
     let expected = [
         ("postgres", "ok"),
         ("log", "ok"),
         ("pooler/stranger", "not_allowed"),
         ("pooler/postgres", "unsupported"),
+        ("pooler/hangs", "too_slow"),
         ("pooler/well", "ok"),
         ("probe/well", "ok"),
         ("app_pool/endless", "unsupported"),
@@ -293,10 +298,21 @@ async fn bad_sources_of_every_kind_are_told_and_stop_no_other() {
     std::fs::write(&log, b"\xff\xfe{\"half\": \"a li\n\x00\x00\n{\"user\":\n\n").unwrap();
     let unclear = || daemon.metric("plimsoll_log_lines_total", &[("kind", "unclear")]);
     until("lines that make no sense", || unclear().filter(|count| *count >= 2.0)).await;
-    // And the server is read on, each second.
-    let read_at = |t: &Value| t["read_at"].as_str().unwrap().to_owned();
-    let first = read_at(&seen);
-    daemon.until("the next readings", |t| read_at(t) > first).await;
+    // And all that is well is read on, the server each second.
+    let read_at = |t: &Value, name: &str| {
+        let sources = t["sources"].as_array().unwrap();
+        let source = sources.iter().find(|one| one["source"] == name).unwrap();
+        source["last_success_at"].as_str().unwrap().to_owned()
+    };
+    let sound =
+        expected.map(|(name, _)| name).into_iter().filter(|name| state(&seen, name) == "ok");
+    let sound: Vec<&str> = sound.collect();
+    let reads_on = |t: &Value| {
+        let is_later =
+            |name: &&str| state(t, name) == "ok" && read_at(t, name) > read_at(&seen, name);
+        state(t, "pooler/hangs") == "too_slow" && sound.iter().all(is_later)
+    };
+    daemon.until("the next readings", reads_on).await;
     let (status, log) = daemon.end();
     assert!(status.success() && !log.contains("panicked"), "{log}");
 }
