@@ -11,7 +11,11 @@ use super::*;
 async fn the_clients_of_a_pooler_and_its_backends_are_shown() {
     let server = small_server().await;
     let shop = format!("shop = host=127.0.0.1 port={} dbname=postgres", server.port());
-    let options = bouncer::Options { databases: vec![shop], ..bouncer::Options::default() };
+    let options = bouncer::Options {
+        release: Some(crate::pooler::release()),
+        databases: vec![shop],
+        ..bouncer::Options::default()
+    };
     let bouncer = Bouncer::start(options).await.unwrap();
     // Who is there when the daemon comes is listed at once.
     let mut login = bouncer.login("app", "shop");

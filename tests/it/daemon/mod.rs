@@ -1,8 +1,8 @@
 //! The daemon end to end: the real binary, a real Postgres, a real receiver, real signals.
 
 mod bad_input;
-mod clients;
 mod blind;
+mod clients;
 mod crowd;
 mod disk;
 mod ending;
@@ -12,7 +12,6 @@ mod kills;
 pub(crate) mod launch;
 mod limits;
 mod line;
-mod log;
 mod logged;
 mod probes;
 mod reload;

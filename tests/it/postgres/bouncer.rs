@@ -1,14 +1,12 @@
 //! A real PgBouncer where the server should be: whatever it makes of our login, it is said what
 //! answers. What is read of a pooler that settings name as one is in `pooler`.
 
-use plimsoll::drill::bouncer::{Bouncer, DEFAULT_RELEASE, Options};
+use plimsoll::drill::bouncer::{Bouncer, Options};
 use plimsoll::drill::server::Server;
 use plimsoll_core::reading::FailureKind;
 
 use super::{WATCHER, Watch, patient, server};
-
-/// Names the release of PgBouncer that a run is for.
-const RELEASE_VARIABLE: &str = "PLIMSOLL_TEST_PGBOUNCER";
+use crate::pooler;
 
 /// What it ignores of a login, and when it takes a connection to the server back.
 pub(crate) const PGBOUNCERS: [(Option<&str>, &str); 4] = [
@@ -28,7 +26,7 @@ pub(crate) async fn bouncer_before(
     let ignored = ignored.map(|names| ("ignore_startup_parameters", names));
     let settings = [("pool_mode", mode)].into_iter().chain(ignored);
     let options = Options {
-        release: std::env::var(RELEASE_VARIABLE).ok().or(Some(DEFAULT_RELEASE.to_owned())),
+        release: Some(pooler::release()),
         databases: vec![format!("* = host=127.0.0.1 port={}", server.port())],
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         passwords: vec![(role.to_owned(), String::new())],
