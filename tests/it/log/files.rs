@@ -163,6 +163,27 @@ async fn a_line_of_a_megabyte_is_cut_and_what_follows_is_read() {
     }
 }
 
+/// Sparse, so that it costs no disk: a server that writes faster than anybody reads.
+#[tokio::test]
+async fn what_is_too_much_is_passed_over_and_counted_and_its_end_is_read() {
+    const TOO_MUCH: u64 = 300 << 20;
+    for (format, ending) in FORMATS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(format!("postgresql.{ending}"));
+        append(&path, refused(format, "before"));
+        let mut follow = follow(&path).await;
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() + TOO_MUCH).unwrap();
+        append(&path, format!("\n{}", refused(format, "app")));
+        follow.until_of(REFUSED, 1).await;
+        follow.settled().await;
+        let lines = &follow.lines;
+        assert_eq!((lines.of(REFUSED), lines.counts[0].role.as_str()), (1, "app"), "{ending}");
+        assert!((TOO_MUCH / 2..=TOO_MUCH).contains(&lines.skipped_bytes), "{lines:?}");
+        assert_eq!(follow.seen.clone().unwrap().unwrap().behind_bytes, 0, "{ending}");
+    }
+}
+
 #[tokio::test]
 async fn half_a_line_is_read_when_its_other_half_comes() {
     for (format, ending) in FORMATS {
