@@ -2,6 +2,7 @@
 //! of. Counts go on from one to the next; everything else is of the newest reading.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -16,6 +17,7 @@ use crate::judge::pool::{Keeper, PoolName, PoolState};
 use crate::judge::rule::{RuleSet, words};
 use crate::judge::source::{POSTGRES, Standing, Trouble, standings};
 use crate::judge::{Rules, Severity, State, Verdict, refusal};
+use crate::reading::log::Lines;
 use crate::reading::{Reading, Refusal};
 
 /// At most so many pools have a count of those who gave up waiting; it is never forgotten, so that
@@ -37,8 +39,9 @@ pub struct Published {
     pub refused_total: BTreeMap<Refusal, u64>,
     /// Readings since the start, by whether the server could be read: `ok` or the failure's word.
     pub readings_total: BTreeMap<&'static str, u64>,
-    /// What the log said since the start.
-    pub log: LogSeen,
+    /// What the log said since the start. Shared with what was published before, until it says
+    /// more.
+    pub log: Arc<LogSeen>,
     /// Logins of probes since the start, by the probe's name and how they went.
     pub probe_logins_total: BTreeMap<(String, &'static str), u64>,
     /// Those who gave up waiting since the start, by pool; at most a thousand pools.
@@ -79,7 +82,7 @@ impl Published {
             beside_success_at: BTreeMap::new(),
             refused_total: BTreeMap::new(),
             readings_total: BTreeMap::new(),
-            log: LogSeen::default(),
+            log: Arc::default(),
             probe_logins_total: BTreeMap::new(),
             timeouts_total: BTreeMap::new(),
             pools: Vec::new(),
@@ -104,7 +107,7 @@ impl Published {
             beside_success_at: self.beside_success_at.clone(),
             refused_total: self.refused_total.clone(),
             readings_total: self.readings_total.clone(),
-            log: self.log.clone(),
+            log: Arc::clone(&self.log),
             probe_logins_total: self.probe_logins_total.clone(),
             timeouts_total: self.timeouts_total.clone(),
             pools: verdict.pools.clone(),
@@ -141,8 +144,10 @@ impl Published {
         for login in refusal::counted(reading) {
             add(&mut self.refused_total, login.reason, login.count.into());
         }
-        if let Some(log) = &reading.log {
-            self.log.add(reading.at, &log.happened);
+        if let Some(log) = &reading.log
+            && log.happened != Lines::default()
+        {
+            Arc::make_mut(&mut self.log).add(reading.at, &log.happened);
         }
         for probe in &reading.probes {
             for attempt in &probe.happened.0 {

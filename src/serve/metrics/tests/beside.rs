@@ -139,7 +139,7 @@ pub(super) fn add(published: &mut Published, read_at: Timestamp) {
         skipped_bytes: 4_096,
         ..log::Lines::default()
     };
-    published.log.add(read_at, &lines);
+    Arc::make_mut(&mut published.log).add(read_at, &lines);
     let observed = log::Observation {
         file: "/var/log/postgresql/postgresql.json".to_owned(),
         format: Some(log::Format::Jsonlog),
