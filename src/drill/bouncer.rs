@@ -15,9 +15,10 @@ use tempfile::TempDir;
 use tokio_postgres::Config;
 
 use super::DrillError;
+use super::port::Port;
 use super::server::binaries::Owner;
 use super::server::guard::Guard;
-use super::server::{LOOK_AGAIN, Signal, free_port, last_words, percent, send, short_folder};
+use super::server::{LOOK_AGAIN, Signal, last_words, percent, send, short_folder};
 use crate::clock;
 
 /// The release that is in Debian 12, and so in more places than any other.
@@ -31,9 +32,6 @@ const PROGRAM_VARIABLE: &str = "PLIMSOLL_PGBOUNCER";
 
 /// Ten times what a start or a stop takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Another process may take a port between our test of it and the pooler's bind.
-const PORT_ATTEMPTS: u32 = 20;
 
 /// Once we are gone: an immediate shutdown, then the folder. `$1` is the folder.
 const AFTER_US: &str = r#"
@@ -83,7 +81,7 @@ pub struct Bouncer {
     release: String,
     owner: Option<Owner>,
     options: Options,
-    port: u16,
+    port: Port,
 }
 
 impl Bouncer {
@@ -93,18 +91,11 @@ impl Bouncer {
         let owner = Owner::needed()?;
         let folder = short_folder()?;
         let guard = Guard::new(AFTER_US, [folder.path()])?;
+        let port = options.port.map_or_else(Port::free, |port| Ok(Port::shared(port)))?;
         let mut bouncer =
-            Self { child: None, folder, _guard: guard, program, release, owner, options, port: 0 };
+            Self { child: None, folder, _guard: guard, program, release, owner, options, port };
         bouncer.give(bouncer.folder.path())?;
-        for attempt in 1.. {
-            bouncer.port = bouncer.options.port.map_or_else(free_port, Ok)?;
-            match bouncer.start_again().await {
-                Err(DrillError::Ended { said, .. })
-                    if attempt < PORT_ATTEMPTS && said.contains("Address already in use") => {}
-                Err(error) => return Err(error),
-                Ok(()) => break,
-            }
-        }
+        bouncer.start_again().await?;
         Ok(bouncer)
     }
 
@@ -143,7 +134,7 @@ impl Bouncer {
         let shown = |name: &str| self.file(name).display().to_string();
         let own = [
             ("listen_addr", "127.0.0.1".to_owned()),
-            ("listen_port", self.port.to_string()),
+            ("listen_port", self.port().to_string()),
             ("unix_socket_dir", self.folder.path().display().to_string()),
             ("auth_type", "trust".to_owned()),
             ("auth_file", shown("userlist.txt")),
@@ -199,7 +190,14 @@ impl Bouncer {
             // It writes its pid once it listens.
             let pid = fs::read_to_string(self.file("pid")).unwrap_or_default();
             let is_ours = pid.trim().parse().ok() == self.pid();
-            if is_ours && tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+            // Without its port it goes on all the same, with no more than the Unix socket.
+            if is_ours && self.log().contains("cannot listen on 127.0.0.1") {
+                return Err(DrillError::Missing {
+                    what: format!("the TCP port {} for {}", self.port(), self.program.display()),
+                    hint: "end what listens there".to_owned(),
+                });
+            }
+            if is_ours && tokio::net::TcpStream::connect(("127.0.0.1", self.port())).await.is_ok() {
                 return Ok(());
             }
             if clock::monotonic() > deadline {
@@ -253,13 +251,13 @@ impl Bouncer {
 
     /// Its TCP port on 127.0.0.1, the same over restarts.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// A client of its, over TCP.
     pub fn login(&self, role: &str, database: &str) -> Config {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user(role).dbname(database);
+        config.host("127.0.0.1").port(self.port()).user(role).dbname(database);
         config
     }
 
@@ -271,14 +269,14 @@ impl Bouncer {
     /// Its address over TCP.
     pub fn url(&self, user: &str, database: &str) -> String {
         let (user, database) = (percent(user), percent(database));
-        format!("postgresql://{user}@127.0.0.1:{}/{database}", self.port)
+        format!("postgresql://{user}@127.0.0.1:{}/{database}", self.port())
     }
 
     /// Its address over the Unix socket.
     pub fn socket_url(&self, user: &str, database: &str) -> String {
         let (user, database) = (percent(user), percent(database));
         let host = percent(&self.folder.path().display().to_string());
-        format!("postgresql:///{database}?host={host}&port={}&user={user}", self.port)
+        format!("postgresql:///{database}?host={host}&port={}&user={user}", self.port())
     }
 
     /// All that it has logged; empty if that cannot be read.

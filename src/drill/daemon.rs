@@ -21,8 +21,9 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::port::Port;
 use super::server::guard::Guard;
-use super::server::{LOOK_AGAIN, Signal, free_port, last_words, send};
+use super::server::{LOOK_AGAIN, Signal, last_words, send};
 use super::{DrillError, scenario};
 use crate::clock;
 
@@ -53,7 +54,7 @@ pub struct Daemon {
     folder: TempDir,
     _guard: Guard,
     program: PathBuf,
-    address: SocketAddr,
+    port: Port,
     target: String,
 }
 
@@ -113,11 +114,11 @@ impl Daemon {
                 source: e,
             }
         })?;
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let port = Port::free()?;
         let configuration = Configuration {
             instance: "drill",
             state_dir: &folder.path().join("state"),
-            server: ListenPart { listen: address },
+            server: ListenPart { listen: listens_at(&port) },
             targets: [Target { name: &target.name, postgres, labels: &target.labels }],
             receivers: [WebhookPart {
                 name: "pages",
@@ -132,7 +133,7 @@ impl Daemon {
             Guard::new(AFTER_US, [child.id().to_string().as_ref(), folder.path().as_os_str()])?;
         let program = program.to_owned();
         let target = target.name.clone();
-        let mut daemon = Self { child, folder, _guard: guard, program, address, target };
+        let mut daemon = Self { child, folder, _guard: guard, program, port, target };
         daemon.until_it_reads().await?;
         Ok(daemon)
     }
@@ -159,7 +160,7 @@ impl Daemon {
 
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        listens_at(&self.port)
     }
 
     /// Its configuration file.
@@ -175,7 +176,7 @@ impl Daemon {
     /// The target, as `/api/v1/targets/{name}` shows it.
     pub async fn status(&self) -> Result<TargetStatus, DrillError> {
         let path = format!("/api/v1/targets/{}", self.target);
-        let body = get(self.address, &path).await?;
+        let body = get(self.address(), &path).await?;
         serde_json::from_slice(&body)
             .map_err(|source| DrillError::Answer { path, source: Box::new(source) })
     }
@@ -262,6 +263,10 @@ fn spawn(program: &Path, folder: &Path) -> Result<Child, DrillError> {
 }
 
 /// The body of a good answer.
+fn listens_at(port: &Port) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port.number()))
+}
+
 async fn get(address: SocketAddr, path: &str) -> Result<Bytes, DrillError> {
     let answer = tokio::time::timeout(ANSWER_PATIENCE, exchange(address, path)).await;
     let answer = answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod job;
 mod play;
 pub mod pool;
+mod port;
 pub mod receiver;
 pub mod record;
 pub mod scenario;

@@ -12,7 +12,6 @@ mod template;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,6 +28,7 @@ use self::binaries::{Binaries, Owner};
 use self::guard::Guard;
 pub use self::session::Session;
 use super::DrillError;
+use super::port::Port;
 use crate::clock;
 
 /// Ten times what a start, a stop or a crash recovery of so small a cluster takes on a slow
@@ -37,13 +37,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often the state of a starting or stopping server is looked at.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Below the ports that Linux (32768) and macOS (49152) hand out to outgoing connections, so that
-/// a port is still free when the server that had it starts again.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// Another process may take a port between our test of it and the server's bind.
-const PORT_ATTEMPTS: u32 = 20;
 
 /// `sun_path` holds 108 bytes on Linux, 104 on macOS, one of them the final zero.
 const SOCKET_PATH_MAX: usize = 103;
@@ -122,22 +115,14 @@ pub struct Server {
     binaries: Binaries,
     owner: Option<Owner>,
     options: Options,
-    port: u16,
+    port: Port,
 }
 
 impl Server {
     /// Starts one, and returns when it takes logins.
     pub async fn start(options: Options) -> Result<Self, DrillError> {
         let mut server = blocking(move || Self::prepare(options)).await?;
-        for attempt in 1.. {
-            server.port = free_port()?;
-            match server.start_again().await {
-                Err(DrillError::Ended { said, .. })
-                    if attempt < PORT_ATTEMPTS && said.contains("Address already in use") => {}
-                Err(error) => return Err(error),
-                Ok(()) => break,
-            }
-        }
+        server.start_again().await?;
         Ok(server)
     }
 
@@ -156,7 +141,7 @@ impl Server {
             binaries,
             owner,
             options,
-            port: 0,
+            port: Port::free()?,
         })
     }
 
@@ -186,7 +171,7 @@ impl Server {
         let own = |name: &str, value: String| (name.to_owned(), value);
         let mut settings = vec![
             own("listen_addresses", "127.0.0.1".to_owned()),
-            own("port", self.port.to_string()),
+            own("port", self.port.number().to_string()),
             own("unix_socket_directories", self.socket_dir().display().to_string()),
             own("max_connections", self.options.max_connections.to_string()),
             own(
@@ -297,19 +282,19 @@ impl Server {
     /// Its address over TCP.
     pub fn url(&self, role: &str, database: &str) -> String {
         let (role, database) = (percent(role), percent(database));
-        format!("postgresql://{role}@127.0.0.1:{}/{database}", self.port)
+        format!("postgresql://{role}@127.0.0.1:{}/{database}", self.port())
     }
 
     /// Its address over the Unix socket.
     pub fn socket_url(&self, role: &str, database: &str) -> String {
         let (role, database) = (percent(role), percent(database));
         let host = percent(&self.socket_dir().display().to_string());
-        format!("postgresql:///{database}?host={host}&port={}&user={role}", self.port)
+        format!("postgresql:///{database}?host={host}&port={}&user={role}", self.port())
     }
 
     /// Its TCP port on 127.0.0.1, the same over restarts.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The folder of its Unix socket.
@@ -351,7 +336,7 @@ impl Server {
     /// A login over TCP, to be changed before it is used with [`Session::open`].
     pub fn login(&self, role: &str, database: &str) -> Config {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.port).user(role).dbname(database);
+        config.host("127.0.0.1").port(self.port()).user(role).dbname(database);
         config
     }
 
@@ -363,7 +348,7 @@ impl Server {
     /// Opens a session of the superuser, to the database `postgres`, over the Unix socket.
     pub async fn superuser(&self) -> Result<Session, DrillError> {
         let mut login = Config::new();
-        login.host_path(self.socket_dir()).port(self.port).user("postgres").dbname("postgres");
+        login.host_path(self.socket_dir()).port(self.port()).user("postgres").dbname("postgres");
         Session::open(login.application_name("drill")).await
     }
 
@@ -426,15 +411,6 @@ pub(super) fn short_folder() -> Result<TempDir, DrillError> {
         .prefix("plimsoll-")
         .tempdir_in(&parent)
         .map_err(|source| DrillError::File { doing: "creating a folder in", path: parent, source })
-}
-
-pub(super) fn free_port() -> Result<u16, DrillError> {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let tried = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(1_000);
-    tried.into_iter().find(free).ok_or_else(|| DrillError::Missing {
-        what: format!("a free TCP port of 127.0.0.1 in {PORTS:?}"),
-        hint: "end what listens there".to_owned(),
-    })
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,6 +1,8 @@
 //! Through a real PgBouncer: what it refuses by itself, what it passes on, and what it is when it
 //! hangs.
 
+use std::collections::BTreeSet;
+
 use plimsoll::drill::bouncer::{Bouncer, Options};
 use plimsoll::drill::server::{Mode, Server, Session, Signal};
 use plimsoll_core::reading::probe::Held;
@@ -33,18 +35,19 @@ async fn client(bouncer: &Bouncer, role: &str) -> Session {
     Session::open(&bouncer.url(role, "postgres").parse().unwrap()).await.unwrap()
 }
 
-/// So many sockets lead to it.
+/// So many sockets that a process has open lead to it.
 fn sockets(bouncer: &Bouncer) -> usize {
-    // The remote address and the state are the third and the fourth column; 06 (TIME_WAIT) is one
-    // that both sides have closed.
+    // The remote address and the inode are the third and the tenth column. What has been closed
+    // has no inode, though the kernel keeps it until a stopped pooler closes its end as well; and
+    // a table that changes while it is read has a line more than once.
     let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = format!(":{:04X}", bouncer.port());
-    let leads_here = |line: &&str| {
-        let mut columns = line.split_whitespace().skip(2);
-        let leads = columns.next().is_some_and(|remote| remote.ends_with(&port));
-        leads && columns.next() != Some("06")
+    let inode = |line: &str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        (columns[2].ends_with(&port) && columns[9] != "0").then(|| columns[9].to_owned())
     };
-    all.lines().skip(1).filter(leads_here).count()
+    let inodes: BTreeSet<String> = all.lines().skip(1).filter_map(inode).collect();
+    inodes.len()
 }
 
 #[tokio::test]
