@@ -162,6 +162,20 @@ async fn our_backends(session: &Session) -> Vec<i32> {
     session.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
+/// So many sockets that a process of this machine has open lead to a port.
+pub(crate) fn sockets_to(port: u16) -> usize {
+    // The remote address and the inode are the third and the tenth column. What has been closed
+    // has no inode, though the kernel keeps it until the other side closes its end as well; and a
+    // table that changes while it is read has a line more than once.
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{port:04X}");
+    let inode = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns[2].ends_with(&port) && columns[9] != "0").then(|| columns[9].to_owned())
+    };
+    table.lines().skip(1).filter_map(inode).collect::<BTreeSet<_>>().len()
+}
+
 /// The processes of a server; logins under way are among them, and in no view.
 pub(crate) fn processes(server: &Server) -> BTreeSet<i32> {
     let postmaster = server.pid().unwrap();

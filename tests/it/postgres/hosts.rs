@@ -6,7 +6,7 @@ use plimsoll::drill::server::{Mode, Server, Signal};
 use plimsoll_core::reading::postgres::Observation;
 use plimsoll_core::reading::{FailureKind, Refusal};
 
-use super::{WATCHER, Watch, execute, our_backends, server, settings};
+use super::{WATCHER, Watch, execute, our_backends, server, settings, sockets_to};
 
 /// A port of this machine at which nobody answers: it was given back a moment ago.
 fn closed_port() -> u16 {
@@ -140,20 +140,9 @@ async fn a_silent_host_gives_way_to_the_next() {
         let after = watch.until("the new start", |d| d.outcome.as_deref().is_ok_and(is_new)).await;
         before = after.outcome.unwrap().server.started_at;
     }
-    let to_silent = connections_to(silent.port());
+    let to_silent = sockets_to(silent.port());
     assert!(to_silent <= 2, "{to_silent} connections to the silent one");
     silent.signal_postmaster(Signal::CONT).unwrap();
-}
-
-/// The connections of this machine to a port that are not closed, as the kernel lists them.
-fn connections_to(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let ours = table.lines().skip(1).filter(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // The remote address; TIME_WAIT (06) is nobody's socket any more.
-        fields[2].ends_with(&format!(":{port:04X}")) && fields[3] != "06"
-    });
-    ours.count()
 }
 
 /// A reload that names another list is a reload to another place.

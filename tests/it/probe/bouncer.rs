@@ -1,15 +1,13 @@
 //! Through a real PgBouncer: what it refuses by itself, what it passes on, and what it is when it
 //! hangs.
 
-use std::collections::BTreeSet;
-
 use plimsoll::drill::bouncer::{Bouncer, Options};
 use plimsoll::drill::server::{Mode, Server, Session, Signal};
 use plimsoll_core::reading::probe::Held;
 use plimsoll_core::reading::{FailureKind, Refusal};
 
 use super::{APPLICATION, Probing, hasty, server, told, url};
-use crate::postgres::{DEADLINE, Watch, execute};
+use crate::postgres::{DEADLINE, Watch, execute, sockets_to};
 
 /// A PgBouncer before a server. Everybody is let in without a password, unless these settings say
 /// otherwise.
@@ -33,21 +31,6 @@ fn through(bouncer: &Bouncer) -> String {
 /// A session of a role through it.
 async fn client(bouncer: &Bouncer, role: &str) -> Session {
     Session::open(&bouncer.url(role, "postgres").parse().unwrap()).await.unwrap()
-}
-
-/// So many sockets that a process has open lead to it.
-fn sockets(bouncer: &Bouncer) -> usize {
-    // The remote address and the inode are the third and the tenth column. What has been closed
-    // has no inode, though the kernel keeps it until a stopped pooler closes its end as well; and
-    // a table that changes while it is read has a line more than once.
-    let all = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let port = format!(":{:04X}", bouncer.port());
-    let inode = |line: &str| {
-        let columns: Vec<_> = line.split_whitespace().collect();
-        (columns[2].ends_with(&port) && columns[9] != "0").then(|| columns[9].to_owned())
-    };
-    let inodes: BTreeSet<String> = all.lines().skip(1).filter_map(inode).collect();
-    inodes.len()
 }
 
 #[tokio::test]
@@ -187,7 +170,7 @@ async fn a_stopped_one_is_too_slow_has_one_socket_of_ours_and_holds_nobody_else_
     for _ in 0..10 {
         let seen = probing.held(Some(Held::EarlierOneLives)).await;
         assert_eq!(seen.newest.outcome.as_ref().unwrap_err().kind, FailureKind::TooSlow);
-        assert_eq!(sockets(&bouncer), 1);
+        assert_eq!(sockets_to(bouncer.port()), 1);
         direct.success().await;
         watch.seen().await;
     }
