@@ -3,19 +3,54 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-/// Cores, model, memory, kernel and date, in one line.
+use plimsoll::clock;
+
+use super::report::median;
+
+/// Memory that is left at rest, and touched again.
+const PAGES: usize = 1024;
+const PAGE_BYTES: usize = 4096;
+
+/// How long it is at rest: from one poll to the next.
+const REST: Duration = Duration::from_secs(1);
+
+/// How often, for a median.
+const RESTS: usize = 5;
+
+/// Cores, model, memory, kernel and date, and how quiet it is, in one line. It takes some seconds.
 pub(super) fn described() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = kibibytes("/proc/meminfo", "MemTotal:") as f64 / f64::from(1 << 20);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let today = plimsoll::clock::wall().strftime("%Y-%m-%d");
     format!(
-        "{today}; {cores} cores, {}, {memory:.0} GiB, Linux {}, {}",
+        "{today}; {cores} cores, {}, {memory:.0} GiB, Linux {}, {}; a page of memory after a \
+         second of rest: {:.2} µs",
         model(),
         kernel.trim(),
-        distribution()
+        distribution(),
+        rested_page_us()
     )
+}
+
+/// What it costs to touch a page of memory that has been at rest for a second, in microseconds.
+///
+/// Far below one where memory is memory. Some virtual machines take from their guests what is at
+/// rest; there it is many, and all that comes once a second costs that for each page it needs, the
+/// server's work as well as ours.
+fn rested_page_us() -> f64 {
+    let mut memory = vec![1_u8; PAGES * PAGE_BYTES];
+    let once = |nth: usize| {
+        std::thread::sleep(REST);
+        let began = clock::monotonic();
+        for page in memory.chunks_mut(PAGE_BYTES) {
+            page[0] = std::hint::black_box(nth as u8);
+        }
+        clock::monotonic().duration_since(began).as_secs_f64() * 1e6 / PAGES as f64
+    };
+    median(&(0..RESTS).map(once).collect::<Vec<f64>>())
 }
 
 fn model() -> String {
