@@ -20,6 +20,9 @@ const WARM_UP: u32 = 20;
 /// Scrapes while statements are counted.
 const COUNTED_SCRAPES: u32 = 500;
 
+/// Statements that one span may have more than another of the same length.
+const NAMES_AND_COUNTERS: f64 = 4.0;
+
 /// The statement of which every poll has exactly one.
 const A_POLL: &str = "%pg_stat_get_activity%";
 
@@ -72,18 +75,19 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
             row("`/healthz`, as good as nothing, in turn with it", &nothing),
         ],
     );
+    let beside_polls = |counted: &Counted| counted.statements - counted.polls;
     let row = |scrapes: u32, counted: &Counted| {
         vec![
             scrapes.to_string(),
             counted.polls.to_string(),
             counted.statements.to_string(),
-            number(counted.statements as f64 / counted.polls.max(1) as f64, ""),
+            beside_polls(counted).to_string(),
         ]
     };
     let seconds = parameters.count_seconds;
     report.note(&format!("Statements of Plimsoll on the server, in {seconds} s:"));
     report.table(
-        &["scrapes", "polls", "statements", "statements a poll"],
+        &["scrapes", "polls", "statements", "of these no polls"],
         &[row(0, &quiet), row(COUNTED_SCRAPES, &scraped)],
     );
     if series <= 1_000 {
@@ -92,14 +96,12 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     } else {
         report.note("More than a thousand series: the limit is not applied. Fewer --databases.");
     }
-    // Names are read once a minute, in one of the two spans or none: two statements.
-    let a_poll = |counted: &Counted| counted.statements as f64 / counted.polls.max(1) as f64;
-    let caused = (a_poll(&scraped) - a_poll(&quiet)) * scraped.polls as f64;
-    let names = 4.0;
+    // What is no poll comes by the clock: names once a minute, in one of the two spans or none, which
+    // are two statements, and counters, one more or less.
     report.line(
-        format!("statements more, with {COUNTED_SCRAPES} scrapes (names are read once a minute)"),
-        caused,
-        names,
+        format!("statements that are no polls, more with {COUNTED_SCRAPES} scrapes"),
+        (beside_polls(&scraped) - beside_polls(&quiet)) as f64,
+        NAMES_AND_COUNTERS,
         "",
     );
     Ok(report)
