@@ -1,6 +1,7 @@
 //! The pools of applications, read over real sockets from servers that behave well and badly.
 
 mod files;
+mod names;
 mod rogues;
 mod tls;
 mod world;

@@ -10,6 +10,7 @@ mod drill;
 mod failover;
 mod log;
 mod major;
+mod namespace;
 mod notify;
 mod pooler;
 mod postgres;

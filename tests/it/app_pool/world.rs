@@ -166,7 +166,11 @@ pub(super) struct Rogue {
 
 impl Rogue {
     pub(super) async fn start(answer: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0", answer).await
+    }
+
+    pub(super) async fn start_at(address: &str, answer: Answer) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (answer, accepted) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
         let requests = Arc::new(Mutex::new(Vec::new()));

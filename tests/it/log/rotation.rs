@@ -1,12 +1,11 @@
 //! Logs that real servers rotate: what they write before, while and after is counted once.
-//!
-//! No server is made to truncate here: it does that only where a minute or more has passed and the
-//! name differs from the last (syslogger.c, `logfile_rotate`). What is cut is in `files.rs`.
 
-use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use plimsoll::clock;
 use plimsoll::drill::server::{Options, Server, Session};
 use plimsoll_core::reading::log::{Format, LineKind};
 
@@ -27,11 +26,16 @@ struct Rotated {
 }
 
 impl Rotated {
-    /// Its logs have this name but for their endings; `*` is what they are followed by.
+    /// Its logs have this name but for their endings, and are followed by the other one.
     async fn start(filename: &str, followed: &str, more: &[(&str, &str)]) -> Self {
-        let formats = formats();
-        let words: Vec<&str> = formats.iter().map(|(format, _)| format.word()).collect();
-        let words = words.join(",");
+        let mut rotated = Self::serve(filename, more).await;
+        rotated.follow(followed).await;
+        rotated
+    }
+
+    /// Nobody follows it yet.
+    async fn serve(filename: &str, more: &[(&str, &str)]) -> Self {
+        let words = destination();
         let name = format!("{filename}.log");
         let usual = [
             ("logging_collector", "on"),
@@ -48,22 +52,36 @@ impl Rotated {
         let server = major::start(options, "CREATE ROLE app LOGIN").await;
         let superuser = server.superuser().await.unwrap();
         let app = server.connect("app", "postgres").await.unwrap();
-        let mut follows = Vec::new();
-        for (format, ending) in formats {
-            let path = server.data_dir().join("log").join(format!("{followed}.{ending}"));
-            let (_sender, told) = said(PREFIX, &words);
+        Self { superuser, app, errors: 0, follows: Vec::new(), server }
+    }
+
+    /// What is written from now on is counted.
+    async fn follow(&mut self, followed: &str) {
+        self.errors = 0;
+        for (format, ending) in formats() {
+            let path = self.folder().join(format!("{followed}.{ending}"));
+            let (_sender, told) = said(PREFIX, &destination());
             let mut source = source(path);
             source.server = told;
             let follow = Follow::begun(source).await;
             assert!(matches!(follow.seen, Some(Ok(_))), "{:?}", follow.seen);
-            follows.push((format, follow));
+            self.follows.push((format, follow));
         }
-        Self { superuser, app, errors: 0, follows, server }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.server.data_dir().join("log")
+    }
+
+    /// What changes with each rotation: the list of the files that are written to, which is made
+    /// anew (syslogger.c, `update_metainfo_datafile`).
+    fn rotation(&self) -> Option<u64> {
+        fs::metadata(self.server.data_dir().join("current_logfiles")).ok().map(|list| list.ino())
     }
 
     /// Its log files that have this ending, in order.
     fn files(&self, ending: &str) -> Vec<PathBuf> {
-        let all = fs::read_dir(self.server.data_dir().join("log")).unwrap();
+        let all = fs::read_dir(self.folder()).unwrap();
         let all = all.map(|entry| entry.unwrap().path());
         let mut files: Vec<_> =
             all.filter(|p| p.extension().is_some_and(|e| e == ending)).collect();
@@ -107,6 +125,12 @@ impl Rotated {
     }
 }
 
+/// `log_destination`: all formats at once.
+fn destination() -> String {
+    let words: Vec<&str> = formats().iter().map(|(format, _)| format.word()).collect();
+    words.join(",")
+}
+
 fn formats() -> Vec<(Format, &'static str)> {
     let mut all = vec![(Format::Stderr, "log"), (Format::Csvlog, "csv")];
     if 15 <= major() {
@@ -142,7 +166,7 @@ async fn a_server_that_begins_a_file_of_another_name_is_followed_to_it() {
 async fn a_server_that_begins_a_file_of_the_same_name_is_followed_to_it() {
     let truncates = [("log_truncate_on_rotation", "on")];
     let mut rotated = Rotated::start("postgresql", "postgresql", &truncates).await;
-    let folder = rotated.server.data_dir().join("log");
+    let folder = rotated.folder();
     for round in 0..2 {
         rotated.write(5).await;
         for (_, ending) in formats() {
@@ -159,12 +183,68 @@ async fn a_server_that_begins_a_file_of_the_same_name_is_followed_to_it() {
         rotated.write(5).await;
         rotated.is_counted().await;
 
-        let list = rotated.server.data_dir().join("current_logfiles");
-        // It is written anew with each rotation (syslogger.c, `update_metainfo_datafile`).
-        let inode = || fs::metadata(&list).ok().map(|it| std::os::unix::fs::MetadataExt::ino(&it));
-        let before = inode();
-        rotated.rotate_until("another rotation", |_| inode() != before).await;
+        let before = rotated.rotation();
+        rotated.rotate_until("another rotation", |rotated| rotated.rotation() != before).await;
         rotated.write(5).await;
         rotated.is_counted().await;
     }
+}
+
+/// Names that come again: what lies there from the last time is cut by the server itself, which it
+/// does only at its own hour, a minute being the shortest, and if the name is not the one that it
+/// just had (syslogger.c, `logfile_rotate`).
+#[tokio::test]
+async fn a_server_that_cuts_what_lies_there_from_the_last_time_is_followed_into_it() {
+    let each_minute = [("log_rotation_age", "1"), ("log_truncate_on_rotation", "on")];
+    let mut rotated = Rotated::serve("postgresql-%M", &each_minute).await;
+    // As much as it will not have written again before the end.
+    rotated.write(500).await;
+    for (_, ending) in formats() {
+        let newest = rotated.files(ending).pop().unwrap();
+        let written = until_it_has(&newest, 500).await;
+        for minute in 0..60 {
+            leave(&rotated.folder().join(format!("postgresql-{minute:02}.{ending}")), &written);
+        }
+    }
+    rotated.follow("postgresql-*").await;
+    rotated.write(5).await;
+    rotated.is_counted().await;
+    let before = rotated.rotation();
+    let rotates = async {
+        while rotated.rotation() == before {
+            rotated.write(1).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(2 * DEADLINE, rotates).await.expect("the next minute's files");
+    rotated.write(5).await;
+    rotated.is_counted().await;
+    // It was cut, and not written on.
+    for (_, ending) in formats() {
+        let is_cut = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count() < 400;
+        let cut = rotated.files(ending).into_iter().filter(is_cut).count();
+        assert_eq!(cut, 1, "{ending}");
+    }
+}
+
+/// What is in a file once it has so many lines with an error.
+async fn until_it_has(path: &Path, errors: usize) -> String {
+    let written = async {
+        loop {
+            let text = fs::read_to_string(path).unwrap();
+            if errors <= text.lines().filter(|line| line.contains("division by zero")).count() {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, written).await.expect("the server's lines")
+}
+
+/// A file of an hour ago, which the server may open; not in the place of one that it has open.
+fn leave(path: &Path, text: &str) {
+    let Ok(mut file) = File::create_new(path) else { return };
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    file.set_permissions(Permissions::from_mode(0o666)).unwrap();
+    file.set_modified(SystemTime::from(clock::wall()) - Duration::from_hours(1)).unwrap();
 }

@@ -1,19 +1,14 @@
 //! A network that is gone without a word: neither side hears of the other's end.
 //!
-//! The test runs itself again in a network of its own (`unshare`), so that it can take the network
-//! away from a client and a server on one machine. As an ordinary user it needs a kernel that
-//! allows user namespaces.
+//! The test runs itself again in a network of its own, so that it can take the network away from a
+//! client and a server on one machine.
 
-use std::process::Command;
 use std::time::Duration;
 
 use plimsoll_core::reading::FailureKind;
 
 use super::{Watch, execute, our_backends, server};
-use crate::major::major;
-
-/// Set in the run within.
-const WITHIN: &str = "PLIMSOLL_TEST_IN_A_NETWORK_OF_ITS_OWN";
+use crate::namespace::{Own, is_within, link, pass_within};
 
 const NAME: &str = "postgres::half_open::a_dead_network_gives_our_slot_back_within_seconds";
 
@@ -26,34 +21,9 @@ const DEADLINE: Duration = Duration::from_mins(1);
 const CONNECTION_LIMIT: usize = 5;
 const BACKENDS_AT_MOST: usize = 2;
 
-/// Where `ip` is; not in everybody's `PATH`.
-const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
-
-fn link(state: &str) {
-    let mut ip = Command::new("ip");
-    let said = ip.env("PATH", PATH).args(["link", "set", "lo", state]).output();
-    let said = said.expect("ip (Debian: iproute2) is needed: scripts/need ip");
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-}
-
 #[tokio::test]
 async fn a_dead_network_gives_our_slot_back_within_seconds() {
-    if std::env::var_os(WITHIN).is_some() {
-        return within().await;
-    }
-    let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        // Still the same user, whom Postgres runs as, and allowed to see to this network.
-        command.args(["--user", "--map-current-user", "--keep-caps"]);
-    }
-    command.arg("--net").arg(std::env::current_exe().unwrap());
-    command.args([NAME, "--exact", "--nocapture"]).env(WITHIN, major().to_string());
-    let said = command.output().expect("unshare (Debian: util-linux) is needed");
-    let text = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
-    assert!(
-        said.status.success() && text.contains("1 passed"),
-        "{text}\nhint: `unshare --net` must be allowed; in a container, with --privileged"
-    );
+    if is_within() { within().await } else { pass_within(Own::Network, NAME) }
 }
 
 async fn within() {
