@@ -64,7 +64,7 @@ LATER = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plimsoll
 LATER_EXPORTER = $(LATER)/prometheus-postgres-exporter-trixie
 BOUNCER_EXPORTER = $(LATER)/prometheus-pgbouncer-exporter-trixie
 
-bench: ## what Plimsoll costs, beside the exporters; 40 min on a quiet machine; BENCH="poll --ticks 20"
+bench: ## what Plimsoll costs, beside the exporters; 35 min on a quiet machine; BENCH="poll --ticks 20"
 	scripts/need rust postgres exporter
 	scripts/poolers 1.18
 	scripts/later-package trixie prometheus-pgbouncer-exporter $(BOUNCER_EXPORTER)

@@ -19,20 +19,23 @@ const REST: Duration = Duration::from_secs(1);
 /// How often, for a median.
 const RESTS: usize = 5;
 
-/// Cores, model, memory, kernel and date, and how quiet it is, in one line. It takes some seconds.
+/// Cores, model, memory, kernel and date, in one line.
 pub(super) fn described() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = kibibytes("/proc/meminfo", "MemTotal:") as f64 / f64::from(1 << 20);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let today = plimsoll::clock::wall().strftime("%Y-%m-%d");
     format!(
-        "{today}; {cores} cores, {}, {memory:.0} GiB, Linux {}, {}; a page of memory after a \
-         second of rest: {:.2} µs",
+        "{today}; {cores} cores, {}, {memory:.0} GiB, Linux {}, {}",
         model(),
         kernel.trim(),
-        distribution(),
-        rested_page_us()
+        distribution()
     )
+}
+
+/// The same, and how quiet it is now, which takes some seconds.
+pub(super) fn described_now() -> String {
+    format!("{}; a page of memory after a second of rest: {:.2} µs", described(), rested_page_us())
 }
 
 /// What it costs to touch a page of memory that has been at rest for a second, in microseconds.

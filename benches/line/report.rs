@@ -28,7 +28,7 @@ pub(super) struct Report {
 impl Report {
     /// An empty one. `versions` are those of everything that is compared in it.
     pub(super) fn new(name: &'static str, versions: &[String]) -> Self {
-        let text = format!("{}; {}.\n", machine::described(), versions.join("; "));
+        let text = format!("{}; {}.\n", machine::described_now(), versions.join("; "));
         Self { name, text, lines: Vec::new() }
     }
 
