@@ -74,8 +74,8 @@ pub const MAX_SCOPE_SERIES: usize = 50;
 /// own health and the slots last.
 pub const MAX_SERIES: usize = 50_000;
 
-/// Series whose labels are kept from one answer to the next: about 3 MB. What is beyond is made anew
-/// each time.
+/// Series of which what stands before the value is kept from one answer to the next: 1 to 2 MB. What
+/// is beyond is made anew each time.
 pub const MAX_SERIES_KEPT: usize = 5_000;
 
 /// Characters of a label's value. Postgres cuts its names at 63 bytes.

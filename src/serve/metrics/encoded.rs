@@ -1,9 +1,11 @@
-//! The library's form of the series of an answer, kept until the next one.
+//! The text of the series of an answer as the library writes it, kept until the next one.
 //!
-//! Most series are there again, and to make their labels anew (two texts each) is half of what an
-//! answer costs. A series that is not in an answer is forgotten with it. Called by [`super::text`].
+//! Most series are there again, and to write names and labels anew is most of what an answer costs.
+//! So what stands before a value is written by the library once, and then the value alone. A series
+//! that is not in an answer is forgotten with it. Called by [`super::text`].
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use prometheus::TextEncoder;
 use prometheus::proto::{
@@ -14,7 +16,7 @@ use super::family::{BETWEEN, Family, Kind, Sheet, Value};
 use crate::health::{self, BUCKETS};
 use crate::serve::limits::MAX_SERIES_KEPT;
 
-/// What was encoded for the answer before.
+/// What was written for the answer before.
 #[derive(Debug, Default)]
 pub(in crate::serve) struct Encoded {
     families: BTreeMap<&'static str, Kept>,
@@ -22,25 +24,24 @@ pub(in crate::serve) struct Encoded {
     length: usize,
 }
 
-/// A family, and the keys of its series in their order.
-#[derive(Debug, Default)]
+/// A family as it was written.
+#[derive(Debug)]
 struct Kept {
-    keys: Vec<String>,
-    family: MetricFamily,
+    /// `# HELP` and `# TYPE`.
+    head: String,
+    /// The keys of its series with one value, in their order, and what stands before the value.
+    leads: Vec<(String, String)>,
 }
 
 impl Encoded {
     /// Everything on the sheet, as Prometheus reads it.
     pub(super) fn text(&mut self, sheet: Sheet) -> String {
-        let (encoder, mut text) = (TextEncoder::new(), String::with_capacity(self.length));
+        let mut text = String::with_capacity(self.length);
         let (mut before, mut room) = (std::mem::take(&mut self.families), MAX_SERIES_KEPT);
         for (family, series) in sheet.into_families() {
-            let mut kept = before.remove(family.name).unwrap_or_else(|| Kept::of(&family));
-            kept.take(&family, series);
-            encoder
-                .encode_utf8(std::slice::from_ref(&kept.family), &mut text)
-                .expect("no family is empty or without a name");
-            if let Some(left) = room.checked_sub(kept.keys.len()) {
+            let mut kept = before.remove(family.name).unwrap_or_else(|| Kept::of(&family, &series));
+            kept.write(&family, series, &mut text);
+            if let Some(left) = room.checked_sub(kept.leads.len()) {
                 room = left;
                 self.families.insert(family.name, kept);
             }
@@ -52,33 +53,71 @@ impl Encoded {
 }
 
 impl Kept {
-    fn of(family: &Family) -> Self {
-        let mut encoded = MetricFamily::default();
-        encoded.set_name(family.name.to_owned());
-        encoded.set_help(family.help.to_owned());
-        encoded.set_field_type(match family.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
-        });
-        Self { keys: Vec::new(), family: encoded }
+    fn of(family: &Family, series: &BTreeMap<String, Value>) -> Self {
+        let first = series.iter().next().map(|(key, value)| written(family, key, value));
+        Self { head: first.map(|(head, _)| head).unwrap_or_default(), leads: Vec::new() }
     }
 
-    /// Takes the values of now, and with them the labels of those series that were there before.
-    fn take(&mut self, family: &Family, series: BTreeMap<String, Value>) {
-        let keys = std::mem::replace(&mut self.keys, Vec::with_capacity(series.len()));
-        let mut before = keys.into_iter().zip(self.family.take_metric()).peekable();
-        let mut metrics = Vec::with_capacity(series.len());
+    /// Writes the values of now, and before them what stood before those that were there.
+    fn write(&mut self, family: &Family, series: BTreeMap<String, Value>, text: &mut String) {
+        text.push_str(&self.head);
+        let leads = std::mem::replace(&mut self.leads, Vec::with_capacity(series.len()));
+        let mut before = leads.into_iter().peekable();
         for (key, value) in series {
             while before.next_if(|(gone, _)| *gone < key).is_some() {}
+            let Value::Number(number) = value else {
+                text.push_str(&written(family, &key, &value).1);
+                continue;
+            };
             let same = before.next_if(|(same, _)| *same == key);
-            let mut metric = same.map_or_else(|| labelled(family, &key), |(_, metric)| metric);
-            set(&mut metric, family.kind, &value);
-            metrics.push(metric);
-            self.keys.push(key);
+            let lead = same.map_or_else(|| lead(family, &key), |(_, lead)| lead);
+            text.push_str(&lead);
+            // As the library writes numbers. A String takes whatever it is given.
+            writeln!(text, "{number}").unwrap_or_default();
+            self.leads.push((key, lead));
         }
-        self.family.set_metric(metrics);
     }
+}
+
+/// What the library writes before the value of a series.
+fn lead(family: &Family, key: &str) -> String {
+    let (_, mut line) = written(family, key, &Value::Number(0.0));
+    // The value, and the end of the line.
+    line.truncate(line.len() - "0\n".len());
+    line
+}
+
+/// What the library writes of a family with this one series: the comments, and the rest.
+fn written(family: &Family, key: &str, value: &Value) -> (String, String) {
+    let mut encoded = MetricFamily::default();
+    encoded.set_name(family.name.to_owned());
+    encoded.set_help(family.help.to_owned());
+    let mut metric = labelled(family, key);
+    let kind = match (family.kind, value) {
+        (Kind::Counter, Value::Number(number)) => {
+            let mut counter = Counter::default();
+            counter.set_value(*number);
+            metric.set_counter(counter);
+            MetricType::COUNTER
+        }
+        (_, Value::Histogram(seen)) => {
+            metric.set_histogram(buckets(seen));
+            MetricType::HISTOGRAM
+        }
+        (_, Value::Number(number)) => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(*number);
+            metric.set_gauge(gauge);
+            MetricType::GAUGE
+        }
+    };
+    encoded.set_field_type(kind);
+    encoded.set_metric(vec![metric]);
+    let text = TextEncoder::new().encode_to_string(std::slice::from_ref(&encoded));
+    let mut comments = text.expect("no family is empty or without a name");
+    let lines = comments.split_inclusive('\n').take_while(|line| line.starts_with('#'));
+    let rest = comments.split_off(lines.map(str::len).sum());
+    (comments, rest)
 }
 
 fn labelled(family: &Family, key: &str) -> Metric {
@@ -89,22 +128,6 @@ fn labelled(family: &Family, key: &str) -> Metric {
         pair
     });
     Metric::from_label(pairs.collect())
-}
-
-fn set(metric: &mut Metric, kind: Kind, value: &Value) {
-    match (kind, value) {
-        (Kind::Counter, Value::Number(number)) => {
-            let mut counter = Counter::default();
-            counter.set_value(*number);
-            metric.set_counter(counter);
-        }
-        (_, Value::Number(number)) => {
-            let mut gauge = Gauge::default();
-            gauge.set_value(*number);
-            metric.set_gauge(gauge);
-        }
-        (_, Value::Histogram(seen)) => metric.set_histogram(buckets(seen)),
-    }
 }
 
 fn buckets(seen: &health::Histogram) -> Histogram {
@@ -121,4 +144,30 @@ fn buckets(seen: &health::Histogram) -> Histogram {
     histogram.set_sample_count(seen.counts.iter().sum());
     histogram.set_sample_sum(seen.sum);
     histogram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::family::{counter, gauge};
+    use super::*;
+
+    #[test]
+    fn a_kept_series_is_what_the_library_writes() {
+        let families = [gauge("g", &[], "A gauge."), counter("c", &["a", "b"], "A \\ counter.")];
+        let numbers =
+            [0.0, -0.0, 1.0, -2.5, 1e-7, 1e21, f64::MAX, f64::NAN, f64::INFINITY, -f64::INFINITY];
+        for (family, key) in families.iter().zip(["", "x \"y\" \\\n10\n"]) {
+            for number in numbers {
+                let (head, line) = written(family, key, &Value::Number(number));
+                let mut text = String::new();
+                let series = || BTreeMap::from([(key.to_owned(), Value::Number(number))]);
+                let mut kept = Kept::of(family, &series());
+                for _ in 0..2 {
+                    kept.write(family, series(), &mut text);
+                }
+                assert_eq!(text, format!("{head}{line}").repeat(2), "{number}");
+                assert_eq!((kept.leads.len(), kept.head), (1, head));
+            }
+        }
+    }
 }
