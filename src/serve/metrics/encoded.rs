@@ -81,7 +81,8 @@ impl Kept {
 
 /// What the library writes before the value of a series.
 fn lead(family: &Family, key: &str) -> String {
-    let (_, mut line) = written(family, key, &Value::Number(0.0));
+    // Without the help, which stands in no line.
+    let (_, mut line) = written(&Family { help: "", ..*family }, key, &Value::Number(0.0));
     // The value, and the end of the line.
     line.truncate(line.len() - "0\n".len());
     line
