@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Set in the run within, to what the run without gives it.
+/// Set in the run within.
 const WITHIN: &str = "PLIMSOLL_TEST_WITHIN";
 
 /// Where `ip` and `mount` are; not in everybody's `PATH`.
