@@ -171,7 +171,7 @@ impl Server {
         let own = |name: &str, value: String| (name.to_owned(), value);
         let mut settings = vec![
             own("listen_addresses", "127.0.0.1".to_owned()),
-            own("port", self.port.number().to_string()),
+            own("port", self.port().to_string()),
             own("unix_socket_directories", self.socket_dir().display().to_string()),
             own("max_connections", self.options.max_connections.to_string()),
             own(
