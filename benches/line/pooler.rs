@@ -30,6 +30,9 @@ const PART_OF_A_SCRAPE: f64 = 1.0 / 3.0;
 /// How often all that was asked at work is asked once more.
 const REPEATS: u32 = 9;
 
+/// Once a minute or so: what each client costs the pooler.
+const LISTS: [&str; 2] = ["SHOW CLIENTS", "SHOW SERVERS"];
+
 /// As it is shipped: a look a second.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -80,13 +83,17 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
     drop((ours.take(), theirs.take()));
     at_work.measure(looks, pid, &watched, &exporter).await?;
     let asked = [ours.take(), theirs.take()];
+    let commands = asked.each_ref().map(|asked| asked.len() as f64 / f64::from(looks));
+    let [look, scrape] = asked;
+    let without_lists = look.iter().filter(|sql| !LISTS.contains(&sql.as_str())).cloned().collect();
+    let asked = [look, without_lists, scrape];
     if let Some(ended) = workers.try_join_next() {
         ended??;
     }
     drop((watched, workers, exporter));
     eprintln!("   what they asked at work, once more and without rest, {REPEATS} times");
     let session = Session::open(&bouncer.login("stats", "pgbouncer")).await?;
-    let mut without_rest = [Vec::new(), Vec::new()];
+    let mut without_rest = [const { Vec::new() }; 3];
     for _ in 0..REPEATS {
         for (asked, costs) in asked.iter().zip(&mut without_rest) {
             costs.push(again(pid, &session, asked).await? / f64::from(looks));
@@ -102,25 +109,25 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
         parameters.clients,
         looks / 5
     ));
-    let [look, scrape] = without_rest.map(|costs| median(&costs));
-    let row = |what: &str, without_rest: Option<f64>, of: &dyn Fn(&Costs) -> &Vec<f64>| {
+    let [look, without_lists, scrape] = without_rest.map(|costs| median(&costs));
+    let row = |what: &str, without_rest: f64, of: &dyn Fn(&Costs) -> &Vec<f64>| {
         let figure = |costs: &Costs| number(mean(of(costs)), "ms");
-        let without_rest = without_rest.map_or(String::new(), |ms| number(ms, "ms"));
-        vec![what.to_owned(), without_rest, figure(&at_work), figure(&at_rest)]
+        vec![what.to_owned(), number(without_rest, "ms"), figure(&at_work), figure(&at_rest)]
     };
     report.table(
         &["", "without rest", "while it works for clients", "woken after half a second of rest"],
         &[
-            row("a look of Plimsoll", Some(look), &|costs| &costs.looks),
-            row("of these, without the list of clients", None, &|costs| &costs.without_clients),
-            row(&format!("a scrape of {version}"), Some(scrape), &|costs| &costs.scrapes),
+            row("a look of Plimsoll", look, &|costs| &costs.looks),
+            row("of these, without single clients and servers", without_lists, &|costs| {
+                &costs.without_clients
+            }),
+            row(&format!("a scrape of {version}"), scrape, &|costs| &costs.scrapes),
         ],
     );
-    let asked = asked.map(|asked| asked.len() as f64 / f64::from(looks));
     report.note(&format!(
         "{} commands a look, {} a scrape.",
-        number(asked[0], ""),
-        number(asked[1], "")
+        number(commands[0], ""),
+        number(commands[1], "")
     ));
     let thread = "of a thread without rest";
     report.line(format!("a look at PgBouncer, {thread}"), look, LOOK_MS, "ms");

@@ -3,7 +3,6 @@
 //! subject.
 
 mod bad;
-mod cost;
 mod limits;
 mod releases;
 mod shared;

@@ -1,7 +1,7 @@
 //! Pools that work, that queue, and that stall.
 
 use plimsoll::drill::server::Signal;
-use plimsoll_core::reading::pooler::{Bound, Reach};
+use plimsoll_core::reading::pooler::{Bound, Reach, Sockets};
 use tokio_postgres::SimpleQueryMessage;
 
 use super::*;
@@ -194,4 +194,47 @@ async fn clients_that_wait_for_a_greeting_wait() {
     assert_eq!(seen.server_logins(), Some(1));
     server.signal_postmaster(Signal::CONT).unwrap();
     waiting.join_next().await.unwrap().unwrap();
+}
+
+/// Each of them is a row of the pooler's one thread.
+#[tokio::test]
+async fn single_clients_are_listed_once_and_again_when_one_of_them_waits() {
+    let server = server(20).await;
+    let bouncer = bouncer(options(vec![database("shop", &server, "pool_size=1")])).await;
+    let holder = client(&bouncer, "app", "shop").await;
+    let waiter = client(&bouncer, "app", "shop").await;
+    holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let watched = Watched::of(&bouncer);
+    // When the list was read that a look tells.
+    let listed = |seen: Delivery<Observation>| {
+        let age = seen.outcome.unwrap().sockets.as_ref().unwrap().age;
+        seen.taken_at.checked_sub(age).unwrap()
+    };
+    let first = listed(watched.next().await);
+    let rest = first + Duration::from_secs(10);
+    let mut looks = 0;
+    loop {
+        let look = watched.next().await;
+        if look.taken_at > rest {
+            break;
+        }
+        looks += 1;
+        assert!(listed(look) < first + Duration::from_secs(4), "look {looks} listed them anew");
+    }
+    assert!(looks > 2, "{looks}");
+
+    let began = clock::monotonic();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { waiter.batch_execute("SELECT 1").await });
+    let look = watched.until("a list with the one that waits", |look| {
+        let seen = look.outcome.as_ref().unwrap();
+        let waits = |sockets: &Sockets| sockets.clients.iter().any(|group| group.waiting == 1);
+        seen.sockets.as_ref().is_some_and(waits)
+    });
+    let seen = listed(look.await);
+    assert!(seen > began, "the list is as old as the first");
+    assert!(seen < first + Duration::from_mins(1), "only when the next was due anyway");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    waiting.join_next().await.unwrap().unwrap().unwrap();
+    watched.end().await;
 }
