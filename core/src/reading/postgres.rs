@@ -247,6 +247,15 @@ pub struct Session {
     pub state_seconds: Option<f64>,
     /// Its current or last statement, cut and with literals taken out.
     pub query: String,
+    /// The statement's `query_id`, as in `pg_stat_statements`: from 14 on, where the server computes
+    /// it (`compute_query_id`). Absent in what older versions wrote.
+    #[serde(default)]
+    pub query_id: Option<i64>,
+    /// How long it has waited for the lock that it waits for, by the server's clock
+    /// (`pg_locks.waitstart`, from 14 on); its statement may be older. Absent in what older
+    /// versions wrote.
+    #[serde(default)]
+    pub lock_wait_seconds: Option<f64>,
 }
 
 /// A CONNECTION LIMIT and how much of it is used.

@@ -25,6 +25,7 @@ mod poll;
 mod rows;
 mod session;
 mod shown;
+mod statements;
 mod text;
 
 use std::pin::pin;

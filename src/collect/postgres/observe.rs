@@ -186,6 +186,8 @@ fn sessions(activity: &[Activity], names: &Names, shown: &mut ShownStatements) -
         transaction_seconds: row.transaction_seconds,
         state_seconds: row.state_seconds,
         query: shown.show(&row.query),
+        query_id: row.query_id,
+        lock_wait_seconds: row.lock_wait_seconds,
     };
     let single = activity.iter().filter_map(|row| row.pid.map(|pid| session(row, pid)));
     single.take(MAX_SESSIONS).collect()
@@ -266,6 +268,8 @@ mod tests {
             started_at: None,
             transaction_seconds: None,
             query: String::new(),
+            query_id: None,
+            lock_wait_seconds: None,
         }
     }
 

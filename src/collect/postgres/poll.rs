@@ -1,7 +1,7 @@
-//! The statements of a poll, and the rows that they give.
+//! The passes of a poll, and the rows that they give.
 //!
-//! None of them names a relation, and all are prepared: views join catalogs and hang while somebody
-//! locks one, the functions below them go on. All of a pass is sent at once.
+//! All statements are prepared, and a pass is sent at once, but for what only those who wait for
+//! locks call for.
 
 use std::time::Duration;
 
@@ -10,145 +10,12 @@ use jiff::Timestamp;
 
 use super::counters::CountersAsk;
 use super::rows::{Connection, Parameter, Row, Statement, StatementError};
+use super::statements::{CATALOG_LOCKS, FACTS, IDENTITY, KEEP_MEMORY, Texts};
 use super::text::Text;
 
-/// Which server this is, and its limits. One row, read once: a server has to be started anew for any
-/// of it to change, but for the three that come with each [`ACTIVITY`], too.
-const FACTS: &str = "
-    SELECT current_setting('server_version_num')::int4 AS version_num,
-        current_setting('server_version') AS version,
-        pg_postmaster_start_time() AS started_at,
-        pg_is_in_recovery() AS in_recovery,
-        clock_timestamp() AS clock,
-        current_setting('max_connections')::int4 AS max_connections,
-        current_setting('superuser_reserved_connections')::int4 AS superuser_reserved,
-        -- 16 and later
-        COALESCE(current_setting('reserved_connections', true)::int4, 0) AS reserved,
-        -- Amazon RDS up to 15. Anybody may have set such a name to anything on other servers, so
-        -- it is sent as text: a cast that fails would cost the poll.
-        current_setting('rds.rds_superuser_reserved_connections', true) AS rds_reserved,
-        current_setting('track_activities') AS track_activities,
-        current_setting('session_authorization') AS role";
-
-/// Every backend, grouped; then the single client sessions that matter, our own left out: at most
-/// 25 of each kind, and 5 idle ones, longest first, so that a queue of a thousand waiters does not
-/// hide the one that they wait for. Rows of sessions have a pid. `query` is cut in bytes and sent
-/// as they are: it may be text of another encoding, and every function of text may fail on it.
-///
-/// The shape is the cheapest of those that were measured (docs/benchmarks.md). All columns are
-/// kept because rows are then copied as they are, which costs less than to pick some. The 25 are
-/// chosen by pid and one time: a sort copies what it sorts, statements included. Idle sessions are
-/// by far the most, so they are not copied to be chosen from. `date_part` because `extract` counts
-/// in numeric from 14 on.
-const ACTIVITY: &str = "
-    WITH activity AS MATERIALIZED (
-        SELECT * FROM pg_stat_get_activity(NULL)
-    ), busy AS MATERIALIZED (
-        SELECT pid, state_change, xact_start,
-            CASE
-                WHEN wait_event_type = 'Lock' THEN 1
-                WHEN state IN ('active', 'fastpath function call') THEN 2
-                ELSE 3
-            END AS kind
-        FROM activity
-        WHERE (wait_event_type = 'Lock'
-                OR state <> 'idle' AND state <> 'disabled' AND state <> 'starting')
-            AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-    ), chosen AS (
-        (SELECT pid FROM busy WHERE kind = 1 ORDER BY state_change LIMIT 25)
-        UNION ALL
-        (SELECT pid FROM busy WHERE kind = 2 ORDER BY xact_start LIMIT 25)
-        UNION ALL
-        (SELECT pid FROM busy WHERE kind = 3 ORDER BY xact_start LIMIT 25)
-        -- State and wait are not read at one moment: one that looks idle may be among the waiting.
-        UNION
-        (SELECT pid FROM activity WHERE state = 'idle' AND backend_type = 'client backend'
-            ORDER BY state_change LIMIT 5)
-    )
-    SELECT NULL::int4 AS pid, backend_type, usesysid, datid, application_name,
-        host(client_addr) AS address, client_port = -1 AS is_local, state,
-        count(*)::int4 AS connections,
-        (count(*) FILTER (WHERE wait_event_type = 'Lock'))::int4 AS waiting_for_lock,
-        date_part('epoch', statement_timestamp() - min(state_change)) AS state_seconds,
-        NULL::text AS wait, NULL::timestamptz AS started_at, NULL::float8 AS transaction_seconds,
-        NULL::bytea AS query,
-        bool_or(backend_type IS NULL AND query = '<insufficient privilege>') AS is_hidden,
-        date_part('epoch', clock_timestamp() - statement_timestamp()) AS server_seconds,
-        (SELECT pg_is_in_recovery()) AS in_recovery,
-        (SELECT clock_timestamp()) AS clock,
-        (SELECT current_setting('track_activities')) AS track_activities
-    FROM activity
-    GROUP BY backend_type, usesysid, datid, application_name, client_addr, client_port = -1, state
-    UNION ALL
-    SELECT pid, backend_type, usesysid, datid, application_name,
-        host(client_addr), client_port = -1, state,
-        0, 0,
-        date_part('epoch', statement_timestamp() - state_change),
-        wait_event_type || '/' || wait_event, backend_start,
-        date_part('epoch', statement_timestamp() - xact_start),
-        substr(textsend(query), 1, 1024), false,
-        date_part('epoch', clock_timestamp() - statement_timestamp()),
-        NULL, NULL, NULL
-    FROM activity JOIN chosen USING (pid)";
-
-/// Counters of the databases that are known by name.
-const COUNTERS: &str = "
-    SELECT d.oid AS datid,
-        pg_stat_get_db_stat_reset_time(d.oid) AS stats_reset,
-        pg_stat_get_db_xact_commit(d.oid) AS commits,
-        pg_stat_get_db_xact_rollback(d.oid) AS rollbacks,
-        pg_stat_get_db_deadlocks(d.oid) AS deadlocks,
-        pg_stat_get_db_sessions(d.oid) AS sessions,
-        pg_stat_get_db_sessions_abandoned(d.oid) AS sessions_abandoned,
-        pg_stat_get_db_sessions_fatal(d.oid) AS sessions_fatal,
-        pg_stat_get_db_sessions_killed(d.oid) AS sessions_killed,
-        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS server_seconds
-    FROM unnest($1::oid[]) AS d(oid)";
-
-/// The same before 14, which has no counters of sessions.
-const COUNTERS_13: &str = "
-    SELECT d.oid AS datid,
-        pg_stat_get_db_stat_reset_time(d.oid) AS stats_reset,
-        pg_stat_get_db_xact_commit(d.oid) AS commits,
-        pg_stat_get_db_xact_rollback(d.oid) AS rollbacks,
-        pg_stat_get_db_deadlocks(d.oid) AS deadlocks,
-        NULL::int8 AS sessions, NULL::int8 AS sessions_abandoned,
-        NULL::int8 AS sessions_fatal, NULL::int8 AS sessions_killed,
-        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS server_seconds
-    FROM unnest($1::oid[]) AS d(oid)";
-
-/// Who holds, or waits for, a lock that even a reader of a system catalog waits for. OIDs below
-/// 16384 are the server's own relations (transam.h, `FirstNormalObjectId`).
-const CATALOG_LOCKS: &str = "
-    SELECT l.pid, l.relation, l.granted
-    FROM pg_lock_status() AS l
-    WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
-        AND l.relation < 16384::oid AND l.pid IS NOT NULL
-    ORDER BY l.granted DESC, l.pid
-    LIMIT 3";
-
-/// Makes the backend keep the memory that a poll frees, instead of asking the system for it anew.
-///
-/// A poll copies the states of all backends (backend_status.c, `pgstat_read_current_status`: room
-/// for `track_activity_query_size` for each that there may be), and then their rows. glibc gives
-/// what is free at the end back to the system once that is more than twice the largest block that
-/// was ever freed (malloc.c, `mp_.trim_threshold`), and all of it together is: so the pages come
-/// back one by one, zeroed, at each poll. With 4,980 backends those were 2,900 page faults and a
-/// fifth of a poll's time. A block of twice the copy's size, freed once, ends it; the backend then
-/// keeps what it had for a moment at each poll: 12 MB there, 1.6 MB with 480. glibc goes by no
-/// block of 32 MiB or more. Other libraries lose nothing by it.
-const KEEP_MEMORY: &str = "
-    SELECT octet_length(repeat(repeat('x', 1024),
-        (LEAST(31 << 20, 2 * current_setting('max_connections')::int8
-            * translate(s.size, 'kMB', '')::int8
-            * CASE WHEN s.size LIKE '%MB' THEN 1 << 20
-                WHEN s.size LIKE '%kB' THEN 1 << 10 ELSE 1 END) / 1024)::int4)) AS freed
-    FROM current_setting('track_activity_query_size') AS s(size)";
-
-/// What does not change while a connection lasts.
-const IDENTITY: &str = "
-    SELECT pg_backend_pid() AS pid, c.system_identifier
-    FROM pg_control_system() AS c";
+/// How long a reading of since when sessions wait may take: it takes a server with a million locks
+/// a second, and a reading is worth having without it.
+const LOCK_WAITS_AT_MOST: Duration = Duration::from_millis(250);
 
 /// The statements of one session.
 #[derive(Debug)]
@@ -156,6 +23,8 @@ pub(super) struct Statements {
     facts: Facts,
     activity: Statement,
     counters: Statement,
+    /// `None` before 14.
+    lock_waits: Option<Statement>,
 }
 
 /// The statement that says who holds a lock on a catalog; prepared before all others.
@@ -197,7 +66,7 @@ pub(super) struct Facts {
     pub(super) role: String,
 }
 
-/// A row of [`ACTIVITY`]: a group without a pid, a single session with one.
+/// A row of [`Texts::activity`]: a group without a pid, a single session with one.
 #[derive(Clone, Debug)]
 pub(super) struct Activity {
     pub(super) pid: Option<i32>,
@@ -218,9 +87,13 @@ pub(super) struct Activity {
     pub(super) started_at: Option<Timestamp>,
     pub(super) transaction_seconds: Option<f64>,
     pub(super) query: String,
+    /// From 14 on, where the server computes it.
+    pub(super) query_id: Option<i64>,
+    /// From 14 on. It is no column of the row's.
+    pub(super) lock_wait_seconds: Option<f64>,
 }
 
-/// A row of [`COUNTERS`].
+/// A row of [`Texts::counters`].
 #[derive(Clone, Debug)]
 pub(super) struct Counters {
     pub(super) database: u32,
@@ -240,10 +113,14 @@ impl Statements {
         connection: &Connection,
         version: u32,
     ) -> Result<Self, StatementError> {
-        let counters = if version < 140_000 { COUNTERS_13 } else { COUNTERS };
+        let texts = Texts::of(version);
         let prepare = |sql| connection.prepare(sql);
         let (facts, activity, counters) =
-            try_join3(prepare(FACTS), prepare(ACTIVITY), prepare(counters)).await?;
+            try_join3(prepare(FACTS), prepare(texts.activity), prepare(texts.counters)).await?;
+        let lock_waits = match texts.lock_waits {
+            Some(sql) => Some(prepare(sql).await?),
+            None => None,
+        };
         let facts = Facts::from_row(&connection.query_one(&facts).await?)?;
         match connection.execute(KEEP_MEMORY).await {
             Err(error) if error.ends_connection() => return Err(error),
@@ -251,10 +128,11 @@ impl Statements {
             Err(error) => tracing::debug!(%error, "memory is not kept between polls"),
             Ok(()) => {}
         }
-        Ok(Self { facts, activity, counters })
+        Ok(Self { facts, activity, counters, lock_waits })
     }
 
-    /// One complete pass: activity first, counters after it, if they are asked for.
+    /// One complete pass: activity first, counters after it, if they are asked for; then since when
+    /// those wait who wait for a lock.
     pub(super) async fn pass(
         &self,
         connection: &Connection,
@@ -276,40 +154,86 @@ impl Statements {
         };
         let seconds = |rows: &[Row]| latest(rows, "server_seconds");
         let server_seconds = seconds(&activity)? + seconds(counters.as_deref().unwrap_or(&[]))?;
+        let facts = self.facts.at(&activity)?;
+        let mut activity =
+            activity.iter().map(Activity::from_row).collect::<Result<Vec<_>, _>>()?;
+        let waited = self.lock_waits(connection, &mut activity).await?;
         Ok(Pass {
-            facts: self.facts.at(&activity)?,
-            activity: activity.iter().map(Activity::from_row).collect::<Result<_, _>>()?,
+            facts,
+            activity,
             counters: counters
                 .map(|rows| rows.iter().map(Counters::from_row).collect::<Result<_, _>>())
                 .transpose()?,
-            server_seconds,
+            server_seconds: server_seconds + waited,
         })
     }
-}
 
-impl Statements {
-    /// Counters, which may take no longer than that. The limit is set and taken back in the same
-    /// breath: the three are sent at once, and one that fails keeps no other from running.
+    /// Counters, which may take no longer than that.
     async fn counters(
         &self,
         connection: &Connection,
         databases: &[u32],
         at_most: Option<Duration>,
     ) -> Result<Vec<Row>, StatementError> {
-        let counters = connection.query(&self.counters, Parameter::Oids(databases));
-        let Some(at_most) = at_most else { return counters.await };
-        let limit = format!("SET statement_timeout = {}", at_most.as_millis().max(1));
-        // What it is taken back to is what the session was begun with.
-        let (limited, rows, reset) = join3(
-            connection.execute(&limit),
-            counters,
-            connection.execute("RESET statement_timeout"),
-        )
-        .await;
-        limited?;
-        reset?;
-        rows
+        let parameter = Parameter::Oids(databases);
+        match at_most {
+            Some(at_most) => limited(connection, &self.counters, parameter, at_most).await,
+            None => connection.query(&self.counters, parameter).await,
+        }
     }
+
+    /// Notes how long single sessions have waited for a lock, if any does; how long that took the
+    /// server.
+    async fn lock_waits(
+        &self,
+        connection: &Connection,
+        activity: &mut [Activity],
+    ) -> Result<f64, StatementError> {
+        let waiting = activity.iter().filter(|row| row.waits_for_lock());
+        let pids: Vec<i32> = waiting.filter_map(|row| row.pid).collect();
+        let Some(statement) = self.lock_waits.as_ref().filter(|_| !pids.is_empty()) else {
+            return Ok(0.0);
+        };
+        let parameter = Parameter::Pids(&pids);
+        match limited(connection, statement, parameter, LOCK_WAITS_AT_MOST).await {
+            Err(error) if error.ends_connection() => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "since when sessions wait is not known");
+                Ok(LOCK_WAITS_AT_MOST.as_secs_f64())
+            }
+            Ok(rows) => {
+                for row in &rows {
+                    let (pid, waited): (i32, f64) = (row.get("pid")?, row.get("waited_seconds")?);
+                    let of_it = activity.iter_mut().find(|row| row.pid == Some(pid));
+                    if let Some(session) = of_it {
+                        session.lock_wait_seconds = Some(waited.max(0.0));
+                    }
+                }
+                latest(&rows, "server_seconds")
+            }
+        }
+    }
+}
+
+/// The rows of a statement that may take no longer than that. The limit is set and taken back in
+/// the same breath: the three are sent at once, and one that fails keeps no other from running.
+async fn limited(
+    connection: &Connection,
+    statement: &Statement,
+    parameter: Parameter<'_>,
+    at_most: Duration,
+) -> Result<Vec<Row>, StatementError> {
+    let limit = format!("SET statement_timeout = {}", at_most.as_millis().max(1));
+    // What it is taken back to is what the session was begun with.
+    let (limited, rows, reset) = join3(
+        connection.execute(&limit),
+        connection.query(statement, parameter),
+        connection.execute("RESET statement_timeout"),
+    )
+    .await;
+    limited?;
+    reset?;
+    rows
 }
 
 impl CatalogLocks {
@@ -406,6 +330,10 @@ impl Facts {
 }
 
 impl Activity {
+    fn waits_for_lock(&self) -> bool {
+        self.wait.as_deref().is_some_and(|wait| wait.starts_with("Lock/"))
+    }
+
     fn from_row(row: &Row) -> Result<Self, StatementError> {
         // Clocks of the server may go back: no time is negative.
         let seconds = |column: &str| {
@@ -428,6 +356,8 @@ impl Activity {
             started_at: row.get("started_at")?,
             transaction_seconds: seconds("transaction_seconds")?,
             query: text(row, "query")?.unwrap_or_default(),
+            query_id: row.get("query_id")?,
+            lock_wait_seconds: None,
             is_hidden: row.get("is_hidden")?,
         })
     }

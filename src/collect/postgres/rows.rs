@@ -39,6 +39,7 @@ pub(super) enum Statement {
 pub(super) enum Parameter<'a> {
     None,
     Oids(&'a [u32]),
+    Pids(&'a [i32]),
     Count(i64),
 }
 
@@ -146,6 +147,7 @@ impl Connection {
                 let rows = match parameter {
                     Parameter::None => self.client.query(statement, &[]).await?,
                     Parameter::Oids(oids) => self.client.query(statement, &[&oids]).await?,
+                    Parameter::Pids(pids) => self.client.query(statement, &[&pids]).await?,
                     Parameter::Count(count) => self.client.query(statement, &[&count]).await?,
                 };
                 return Ok(rows.into_iter().map(|row| Row::new(Values::Prepared(row))).collect());
@@ -183,13 +185,16 @@ impl Parameter<'_> {
     fn literal(self) -> String {
         match self {
             Self::None => "NULL".to_owned(),
-            Self::Oids(oids) => {
-                let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
-                format!("'{{{}}}'", oids.join(","))
-            }
+            Self::Oids(oids) => array(oids),
+            Self::Pids(pids) => array(pids),
             Self::Count(count) => count.to_string(),
         }
     }
+}
+
+fn array(numbers: &[impl ToString]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("'{{{}}}'", numbers.join(","))
 }
 
 impl Row {
@@ -307,6 +312,7 @@ mod tests {
     fn a_parameter_is_written_as_a_literal() {
         assert_eq!(Parameter::Oids(&[1, 16_384]).literal(), "'{1,16384}'");
         assert_eq!(Parameter::Oids(&[]).literal(), "'{}'");
+        assert_eq!(Parameter::Pids(&[7]).literal(), "'{7}'");
         assert_eq!(Parameter::Count(20_000).literal(), "20000");
     }
 }

@@ -179,6 +179,41 @@ async fn sessions_that_wait_or_hold_a_transaction_are_seen_one_by_one() {
     assert!(!format!("{seen:?}").contains("canary"), "{seen:?}");
 }
 
+/// A statement's age is no wait: it may have worked before. Which one it is, `pg_stat_statements` calls
+/// by the same number.
+#[tokio::test]
+async fn since_when_a_session_waits_and_which_statement_it_is_are_told_from_14_on() {
+    let is_told = major() >= 14;
+    let settings: &[_] = if is_told { &[("compute_query_id", "on")] } else { &[] };
+    let server = server(20, settings).await;
+    let superuser = server.superuser().await.unwrap();
+    let table = "CREATE TABLE invoices AS SELECT 1 AS id; GRANT ALL ON invoices TO app";
+    execute(&superuser, table).await;
+    // Of one that waits for a whole table the server has not yet made out which it is.
+    execute(&superuser, "BEGIN; UPDATE invoices SET id = 2").await;
+    let waiter = server.connect("app", "postgres").await.unwrap();
+    let pid = waiter.backend_pid().await.unwrap();
+    // Two statements of one message, which has one age.
+    drop(waiter.simple_query_raw("SELECT pg_sleep(1); DELETE FROM invoices").await.unwrap());
+    let watch = Watch::of(&server);
+    let waits = |seen: &Observation| seen.groups.iter().any(|g| g.waiting_for_lock == 1);
+    watch.until("a waiter", |d| d.outcome.as_deref().is_ok_and(waits)).await;
+    // The time is there a moment after the wait (proc.c, `ProcSleep`).
+    let seen = watch.seen_from_now().await;
+    let waiting = seen.sessions.iter().find(|session| session.pid == pid).unwrap();
+    if !is_told {
+        assert_eq!((waiting.query_id, waiting.lock_wait_seconds), (None, None));
+        return;
+    }
+    let (waited, age) = (waiting.lock_wait_seconds.unwrap(), waiting.state_seconds.unwrap());
+    assert!(waited > 0.0 && waited <= age - 0.9, "waits for {waited} s, in a state for {age} s");
+    let asked = format!("SELECT query_id FROM pg_stat_activity WHERE pid = {pid}");
+    let own: i64 = superuser.query_one(&asked, &[]).await.unwrap().get(0);
+    assert_eq!(waiting.query_id, Some(own));
+    let others = seen.sessions.iter().filter(|session| session.pid != pid);
+    assert!(others.map(|session| session.lock_wait_seconds).all(|wait| wait.is_none()));
+}
+
 /// Somebody who has `track_activities` off has no state, and may be who everybody waits behind.
 #[tokio::test]
 async fn one_that_waits_and_shows_no_state_is_seen_as_waiting() {

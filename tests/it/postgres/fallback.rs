@@ -189,6 +189,7 @@ fn lasting(seen: &Observation) -> Observation {
     for session in &mut seen.sessions {
         session.state_seconds = session.state_seconds.map(|_| 0.0);
         session.transaction_seconds = session.transaction_seconds.map(|_| 0.0);
+        session.lock_wait_seconds = session.lock_wait_seconds.map(|_| 0.0);
     }
     let still = |database: DatabaseCounters| DatabaseCounters {
         commits: 0,
