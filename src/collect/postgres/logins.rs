@@ -163,3 +163,54 @@ impl Logins {
         self.tasks.abort_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_core::settings::{Fallback, Secret};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::clock;
+    use crate::collect::conninfo::ConnInfo;
+
+    /// What takes a connection and never says a word may be a proxy whose server is gone for good.
+    #[tokio::test]
+    async fn a_login_that_nobody_decides_is_given_up_and_its_socket_still_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("postgresql://watcher@127.0.0.1:{port}/postgres?sslmode=disable");
+        let settings = Arc::new(SourceSettings {
+            conninfo: ConnInfo::parse(&Secret::new(url)).unwrap(),
+            password: None,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(5),
+            budget: 0.005,
+            fallback: Fallback::None,
+        });
+        let mut now = clock::monotonic();
+        let mut logins = Logins::new(now);
+        let mut silent = Vec::new();
+        for _ in 0..MAX_SOCKETS {
+            assert!(logins.due().is_some_and(|due| due <= now));
+            logins.begin(&settings, now);
+            let (connection, _) = listener.accept().await.unwrap();
+            assert_eq!(connection.peek(&mut [0]).await.unwrap(), 1, "it asks to be let in");
+            silent.push(connection);
+            let end = now + LOGIN_AT_MOST;
+            logins.give_up_hopeless(end.checked_sub(Duration::from_secs(1)).unwrap());
+            assert_eq!(logins.due(), None, "it is still waited for");
+            now = end;
+            logins.give_up_hopeless(now);
+            assert!(logins.next_decided().await.is_none(), "nobody decided it");
+        }
+        // Two of ours are open at whatever that is: no third.
+        logins.begin(&settings, now);
+        assert!(logins.under_way.is_none() && logins.due().is_some());
+        silent.clear();
+        while logins.under_way.is_none() {
+            tokio::task::yield_now().await;
+            logins.begin(&settings, now);
+        }
+        logins.abort();
+    }
+}

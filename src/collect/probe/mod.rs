@@ -395,3 +395,45 @@ async fn changed(slots: &mut Option<channel::Receiver<Option<Slots>>>) {
     *slots = None;
     std::future::pending::<()>().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_core::settings::Secret;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_login_that_nobody_decides_is_given_up_and_its_socket_still_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let told = ProbeSettings {
+            name: "application".to_owned(),
+            url: Secret::new(format!("postgresql://app@127.0.0.1:{port}/shop?sslmode=disable")),
+            password: None,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            keep_free: 0.0,
+        };
+        let source = ProbeSource::of(&told, &Surroundings::default()).unwrap();
+        let mut probe = Probe::new(source, Mailbox::new());
+        let began = clock::monotonic() + told.interval;
+        probe.begin_if_due(began);
+        let (silent, _) = listener.accept().await.unwrap();
+        assert_eq!(silent.peek(&mut [0]).await.unwrap(), 1, "it asks to be let in");
+        let now = began + LOGIN_AT_MOST;
+        let almost = now.checked_sub(Duration::from_secs(1)).unwrap();
+        probe.say_what_is_late(almost);
+        probe.begin_if_due(almost);
+        assert_eq!(probe.logins.len(), 1, "it is still waited for, and no other is begun");
+        probe.say_what_is_late(now);
+        let ended = probe.logins.join_next().await.unwrap();
+        probe.take(ended, now);
+        assert!(probe.under_way.is_none() && !probe.has_room(now));
+        // The next waits for the other side to close that socket.
+        probe.begin_if_due(now);
+        assert_eq!(probe.held(now), Some(Held::EarlierOneLives));
+        drop(silent);
+        listener.accept().await.unwrap();
+    }
+}
