@@ -1,6 +1,9 @@
 //! What a poll costs: the server's processor and ours, at the real rhythm of a second, beside the
-//! bare query with the same keys and the exporters, in the same seconds on the same server.
+//! bare query with the same keys and the exporters, in the same seconds on the same server. And
+//! what it costs when it comes again at once, and finds in memory and in caches what it needs: what
+//! is more than that at the rhythm of a second is the machine's.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,6 +12,7 @@ use plimsoll::drill::server::Session;
 use tokio_postgres::Statement;
 
 use super::exporter::{self, Exporter};
+use super::http;
 use super::meter::{Burst, Threads, Watch, backend_ms, ended_children_ms};
 use super::parameters::Parameters;
 use super::report::{Report, mean, median, number};
@@ -40,6 +44,12 @@ const WARM_UP: u32 = 5;
 /// A backend that has answered sleeps within this.
 const SETTLED: Duration = Duration::from_millis(20);
 
+/// Polls that come one after the other: as often as settings can say, whatever they cost.
+const WITHOUT_REST: &str = "[poll]\ninterval = \"10ms\"\nbudget = 1.0\n";
+
+/// So long.
+const WITHOUT_REST_FOR: Duration = Duration::from_secs(10);
+
 /// What was seen at one size. Milliseconds of processor time, but for `seconds`.
 struct Seen {
     backends: usize,
@@ -48,6 +58,14 @@ struct Seen {
     polls: Vec<f64>,
     own: f64,
     exporters: Vec<Scraped>,
+    without_rest: WithoutRest,
+}
+
+/// A poll among polls that have no rest between them: means.
+#[derive(Default)]
+struct WithoutRest {
+    server: f64,
+    own: f64,
 }
 
 /// What an exporter's scrapes cost.
@@ -88,7 +106,9 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
             let version: String = version.get(0);
             versions.push(version.split(" on ").next().unwrap_or_default().to_owned());
         }
-        all.push(at(parameters, &world, *backends).await?);
+        let mut seen = at(parameters, &world, *backends).await?;
+        seen.without_rest = without_rest(parameters, &world).await?;
+        all.push(seen);
     }
     Ok(report(&versions, &all, &left_out))
 }
@@ -115,6 +135,7 @@ async fn at(parameters: &Parameters, world: &World, backends: usize) -> Measured
         polls: Vec::new(),
         own: 0.0,
         exporters: Vec::new(),
+        without_rest: WithoutRest::default(),
     };
     let mut watch = Watch::begin(backend);
     let (mut began, mut before) = (clock::monotonic(), (own.ms(), backend_ms(backend)));
@@ -159,6 +180,36 @@ async fn at(parameters: &Parameters, world: &World, backends: usize) -> Measured
     );
     seen.exporters = exporters.into_iter().map(|exporter| exporter.scraped).collect();
     Ok(seen)
+}
+
+/// With a daemon of its own, after the one that was measured at the rhythm of a second.
+async fn without_rest(parameters: &Parameters, world: &World) -> Measured<WithoutRest> {
+    while !world.backends_of("application_name", "plimsoll").await?.is_empty() {
+        tokio::time::sleep(TICK / 10).await;
+    }
+    let (daemon, _receiver) = watched(parameters, &world.server, WITHOUT_REST).await?;
+    let (backend, mut own) = (world.our_backend().await?, Threads::of(daemon.pid()));
+    tokio::time::sleep(TICK).await;
+    let mut now = async || {
+        let polls = polls_so_far(daemon.address()).await?;
+        let server = backend_ms(backend).ok_or("Plimsoll changed its backend")?;
+        Measured::Ok((polls, server, own.ms()))
+    };
+    let before = now().await?;
+    tokio::time::sleep(WITHOUT_REST_FOR).await;
+    let after = now().await?;
+    let polls = after.0 - before.0;
+    if polls < 1.0 {
+        return Err("no poll was seen".into());
+    }
+    Ok(WithoutRest { server: (after.1 - before.1) / polls, own: (after.2 - before.2) / polls })
+}
+
+/// Polls of a daemon since it began, those included whose reading was never composed.
+async fn polls_so_far(daemon: SocketAddr) -> Measured<f64> {
+    let answer = http::get(daemon, "/metrics").await?;
+    let of = |name| answer.values(name).iter().sum::<f64>();
+    Ok(of("plimsoll_readings_total") + of("plimsoll_observations_replaced_total"))
 }
 
 /// When the next poll begins.
@@ -261,7 +312,7 @@ fn report(versions: &[String], all: &[Seen], left_out: &[String]) -> Report {
     for (scrape, ratio) in &names {
         head.extend([scrape.as_str(), ratio.as_str()]);
     }
-    head.extend(["of one core", "a poll in"]);
+    head.extend(["of one core", "a poll in", "a poll without rest (mean)"]);
     let ms = |value: f64| number(value, "ms");
     let mut rows = Vec::new();
     for seen in all {
@@ -295,6 +346,7 @@ fn report(versions: &[String], all: &[Seen], left_out: &[String]) -> Report {
         );
         row.push(number(share * 100.0, "%"));
         row.push(number(seen.seconds / seen.polls.len() as f64, "s"));
+        row.push(ms(seen.without_rest.server));
         rows.push(row);
     }
     report.note("Processor time of the server, medians:");
@@ -303,11 +355,13 @@ fn report(versions: &[String], all: &[Seen], left_out: &[String]) -> Report {
     let mut head = vec!["backends".to_owned(), "Plimsoll, a poll (mean)".to_owned()];
     head.extend(names.iter().map(|(name, _)| format!("{name} (mean)")));
     head.push("polls".to_owned());
+    head.push("Plimsoll, a poll without rest (mean)".to_owned());
     let mut rows = Vec::new();
     for seen in all {
         let mut row = vec![seen.backends.to_string(), ms(seen.own)];
         row.extend(seen.exporters.iter().map(|one| ms(mean(&one.own))));
         row.push(seen.polls.len().to_string());
+        row.push(ms(seen.without_rest.own));
         rows.push(row);
         if seen.backends == OWN_SIZE {
             let what = format!("our own processor time a poll, {OWN_SIZE} backends");

@@ -59,14 +59,20 @@ async fn a_pooler_that_works_is_told_as_it_is() {
     watched.end().await;
 }
 
-/// 0.7 s of waiting are 0.7 s, and not 0.
-#[tokio::test]
-async fn a_queue_is_as_long_as_it_is() {
+/// A pool of one, whose client is in a transaction, and a client that would wait.
+async fn one_connection_held() -> (Server, Bouncer, Session, Session) {
     let server = server(20).await;
     let bouncer = bouncer(options(vec![database("shop", &server, "pool_size=1")])).await;
     let holder = client(&bouncer, "app", "shop").await;
     let waiter = client(&bouncer, "app", "shop").await;
     holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    (server, bouncer, holder, waiter)
+}
+
+/// 0.7 s of waiting are 0.7 s, and not 0.
+#[tokio::test]
+async fn a_queue_is_as_long_as_it_is() {
+    let (_server, bouncer, holder, waiter) = one_connection_held().await;
     let watched = Watched::of(&bouncer);
     watched.seen("nobody who waits", |seen| seen.clients_waiting() == Some(0)).await;
     let before = clock::monotonic();
@@ -199,11 +205,7 @@ async fn clients_that_wait_for_a_greeting_wait() {
 /// Each of them is a row of the pooler's one thread.
 #[tokio::test]
 async fn single_clients_are_listed_once_and_again_when_one_of_them_waits() {
-    let server = server(20).await;
-    let bouncer = bouncer(options(vec![database("shop", &server, "pool_size=1")])).await;
-    let holder = client(&bouncer, "app", "shop").await;
-    let waiter = client(&bouncer, "app", "shop").await;
-    holder.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let (_server, bouncer, holder, waiter) = one_connection_held().await;
     let watched = Watched::of(&bouncer);
     // When the list was read that a look tells.
     let listed = |seen: Delivery<Observation>| {
