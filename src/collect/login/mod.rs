@@ -67,6 +67,10 @@ pub const KEEPALIVE: [(&str, &str); 4] = [
 pub(in crate::collect) const A_POOLER: &str =
     "a pooler answers at this address; a target is the server itself";
 
+/// A login that was not decided after so long is given up: what swallowed it may be a proxy that
+/// will never answer. Its socket is still counted.
+pub(in crate::collect) const LOGIN_AT_MOST: Duration = Duration::from_mins(15);
+
 /// How long a session that is not wanted gets to say goodbye.
 const GOODBYE_AT_MOST: Duration = Duration::from_secs(1);
 

@@ -71,3 +71,31 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Where no login gets any further: what takes connections and never says a word, as a proxy does
+/// whose server is gone.
+#[cfg(test)]
+pub(in crate::collect) mod silent {
+    use tokio::net::{TcpListener, TcpStream};
+
+    pub(in crate::collect) struct Silent(TcpListener);
+
+    impl Silent {
+        pub(in crate::collect) async fn listen() -> Self {
+            Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+        }
+
+        /// The address of a database that is not there.
+        pub(in crate::collect) fn url(&self) -> String {
+            let port = self.0.local_addr().unwrap().port();
+            format!("postgresql://app@127.0.0.1:{port}/shop?sslmode=disable")
+        }
+
+        /// The next login, once it asks to be let in; its end is for the caller to choose.
+        pub(in crate::collect) async fn login(&self) -> TcpStream {
+            let (connection, _) = self.0.accept().await.unwrap();
+            assert_eq!(connection.peek(&mut [0]).await.unwrap(), 1, "it asks to be let in");
+            connection
+        }
+    }
+}

@@ -11,15 +11,11 @@ use tokio::task::JoinSet;
 use super::pace::{self, LOGINS_APART};
 use super::{SourceSettings, next_done};
 use crate::collect::login::failure::LoginError;
-use crate::collect::login::{self, Ledger, Login, Progress, Way};
+use crate::collect::login::{self, LOGIN_AT_MOST, Ledger, Login, Progress, Way};
 
 /// So many sockets of ours may be open at the server: the kept connection and one more, its
 /// successor or a login that is stuck.
 const MAX_SOCKETS: usize = 2;
-
-/// A login that was not decided after so long is given up: what swallowed it may be a proxy that
-/// will never answer. Its socket is still counted.
-const LOGIN_AT_MOST: Duration = Duration::from_mins(15);
 
 /// The logins of one source.
 #[derive(Debug)]
@@ -167,20 +163,18 @@ impl Logins {
 #[cfg(test)]
 mod tests {
     use plimsoll_core::settings::{Fallback, Secret};
-    use tokio::net::TcpListener;
 
     use super::*;
     use crate::clock;
     use crate::collect::conninfo::ConnInfo;
+    use crate::collect::login::progress::silent::Silent;
 
     /// What takes a connection and never says a word may be a proxy whose server is gone for good.
     #[tokio::test]
     async fn a_login_that_nobody_decides_is_given_up_and_its_socket_still_counted() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let url = format!("postgresql://watcher@127.0.0.1:{port}/postgres?sslmode=disable");
+        let server = Silent::listen().await;
         let settings = Arc::new(SourceSettings {
-            conninfo: ConnInfo::parse(&Secret::new(url)).unwrap(),
+            conninfo: ConnInfo::parse(&Secret::new(server.url())).unwrap(),
             password: None,
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(5),
@@ -189,13 +183,11 @@ mod tests {
         });
         let mut now = clock::monotonic();
         let mut logins = Logins::new(now);
-        let mut silent = Vec::new();
+        let mut held = Vec::new();
         for _ in 0..MAX_SOCKETS {
             assert!(logins.due().is_some_and(|due| due <= now));
             logins.begin(&settings, now);
-            let (connection, _) = listener.accept().await.unwrap();
-            assert_eq!(connection.peek(&mut [0]).await.unwrap(), 1, "it asks to be let in");
-            silent.push(connection);
+            held.push(server.login().await);
             let end = now + LOGIN_AT_MOST;
             logins.give_up_hopeless(end.checked_sub(Duration::from_secs(1)).unwrap());
             assert_eq!(logins.due(), None, "it is still waited for");
@@ -206,7 +198,7 @@ mod tests {
         // Two of ours are open at whatever that is: no third.
         logins.begin(&settings, now);
         assert!(logins.under_way.is_none() && logins.due().is_some());
-        silent.clear();
+        held.clear();
         while logins.under_way.is_none() {
             tokio::task::yield_now().await;
             logins.begin(&settings, now);

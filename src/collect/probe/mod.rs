@@ -32,16 +32,12 @@ use self::attempt::{Ended, Failed, attempt};
 use self::rhythm::Rhythm;
 use super::SideSource;
 use super::conninfo::{ConnInfo, ConnInfoError};
-use super::login::{Access, Ledger, Progress};
+use super::login::{Access, LOGIN_AT_MOST, Ledger, Progress};
 use super::mailbox::{Delivery, Mailbox};
 use crate::clock;
 
 /// One login at a time, each with one socket.
 const MAX_SOCKETS: usize = 1;
-
-/// A login that was not decided after so long is given up: what swallowed it may be a proxy that
-/// will never answer. Its socket is still counted.
-const LOGIN_AT_MOST: Duration = Duration::from_mins(15);
 
 /// How often a login is looked at that has not set out yet: it may wait for a password, or for the
 /// other side to close the socket of the login before.
@@ -399,17 +395,16 @@ async fn changed(slots: &mut Option<channel::Receiver<Option<Slots>>>) {
 #[cfg(test)]
 mod tests {
     use plimsoll_core::settings::Secret;
-    use tokio::net::TcpListener;
 
+    use super::super::login::progress::silent::Silent;
     use super::*;
 
     #[tokio::test]
     async fn a_login_that_nobody_decides_is_given_up_and_its_socket_still_counted() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let server = Silent::listen().await;
         let told = ProbeSettings {
             name: "application".to_owned(),
-            url: Secret::new(format!("postgresql://app@127.0.0.1:{port}/shop?sslmode=disable")),
+            url: Secret::new(server.url()),
             password: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
@@ -419,8 +414,7 @@ mod tests {
         let mut probe = Probe::new(source, Mailbox::new());
         let began = clock::monotonic() + told.interval;
         probe.begin_if_due(began);
-        let (silent, _) = listener.accept().await.unwrap();
-        assert_eq!(silent.peek(&mut [0]).await.unwrap(), 1, "it asks to be let in");
+        let first = server.login().await;
         let now = began + LOGIN_AT_MOST;
         let almost = now.checked_sub(Duration::from_secs(1)).unwrap();
         probe.say_what_is_late(almost);
@@ -433,7 +427,7 @@ mod tests {
         // The next waits for the other side to close that socket.
         probe.begin_if_due(now);
         assert_eq!(probe.held(now), Some(Held::EarlierOneLives));
-        drop(silent);
-        listener.accept().await.unwrap();
+        drop(first);
+        server.login().await;
     }
 }
