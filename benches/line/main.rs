@@ -21,6 +21,7 @@ mod meter;
 mod parameters;
 mod poll;
 mod pooler;
+mod psql;
 mod publish;
 mod recorder;
 mod report;

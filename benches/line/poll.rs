@@ -15,6 +15,7 @@ use super::exporter::{self, Exporter};
 use super::http;
 use super::meter::{Burst, Threads, Watch, backend_ms, ended_children_ms};
 use super::parameters::Parameters;
+use super::psql::Psql;
 use super::report::{Report, mean, median, number};
 use super::world::{World, watched};
 use super::{Failure, Measured, machine};
@@ -57,12 +58,12 @@ struct Seen {
     bare: Vec<f64>,
     polls: Vec<f64>,
     own: f64,
+    psql: Vec<f64>,
     exporters: Vec<Scraped>,
     without_rest: WithoutRest,
 }
 
 /// A poll among polls that have no rest between them: means.
-#[derive(Default)]
 struct WithoutRest {
     server: f64,
     own: f64,
@@ -106,9 +107,7 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
             let version: String = version.get(0);
             versions.push(version.split(" on ").next().unwrap_or_default().to_owned());
         }
-        let mut seen = at(parameters, &world, *backends).await?;
-        seen.without_rest = without_rest(parameters, &world).await?;
-        all.push(seen);
+        all.push(at(parameters, &world, *backends).await?);
     }
     Ok(report(&versions, &all, &left_out))
 }
@@ -116,70 +115,67 @@ pub(super) async fn measure(parameters: &Parameters) -> Measured<Report> {
 async fn at(parameters: &Parameters, world: &World, backends: usize) -> Measured<Seen> {
     // One bare query's connection is older than Plimsoll's, one younger: where a backend stands in
     // the server's list makes a difference of its own.
-    let mut bare = vec![Bare::open(world).await?];
-    let (daemon, _receiver) = watched(parameters, &world.server, "").await?;
-    bare.push(Bare::open(world).await?);
-    let mut exporters = Vec::new();
+    let mut asked = vec![Bare::open(world).await?];
+    let (daemon, receiver) = watched(parameters, &world.server, "").await?;
+    asked.push(Bare::open(world).await?);
+    let mut scrapers = Vec::new();
     for program in &parameters.exporters {
-        exporters.push(Scraper::start(program, world).await?);
+        scrapers.push(Scraper::start(program, world).await?);
     }
+    let mut client = Psql::start(&world.server)?;
     let backend = world.our_backend().await?;
-    let mut own = Threads::of(daemon.pid());
+    let mut threads = Threads::of(daemon.pid());
 
     eprintln!("   {backends} backends: {} ticks", parameters.ticks);
     let first = next_poll(backend).await?;
-    let mut seen = Seen {
-        backends,
-        seconds: 0.0,
-        bare: Vec::new(),
-        polls: Vec::new(),
-        own: 0.0,
-        exporters: Vec::new(),
-        without_rest: WithoutRest::default(),
-    };
+    let (mut bare, mut psql) = (Vec::new(), Vec::new());
     let mut watch = Watch::begin(backend);
-    let (mut began, mut before) = (clock::monotonic(), (own.ms(), backend_ms(backend)));
+    let (mut began, mut before) = (clock::monotonic(), (threads.ms(), backend_ms(backend)));
     // Ours come at the full second; the others share what is left of it.
-    let turns = 1 + u32::try_from(exporters.len())?;
+    let turns = 2 + u32::try_from(scrapers.len())?;
     for tick in 0..WARM_UP + parameters.ticks {
         if tick == WARM_UP {
             drop(std::mem::replace(&mut watch, Watch::begin(backend)));
-            (began, before) = (clock::monotonic(), (own.ms(), backend_ms(backend)));
+            (began, before) = (clock::monotonic(), (threads.ms(), backend_ms(backend)));
         }
         let warm = tick >= WARM_UP;
         let second = first + TICK * (tick + 1);
         let turn = |nth: u32| second + TICK * nth / (turns + 1);
         tokio::time::sleep_until(turn(1).into()).await;
-        let ms = bare[tick as usize % 2].run().await?;
+        let ms = asked[tick as usize % 2].run().await?;
+        tokio::time::sleep_until(turn(2).into()).await;
+        let ours = client.ask(BARE)?;
         if warm {
-            seen.bare.push(ms);
+            bare.push(ms);
+            psql.push(ours);
         }
-        for (nth, exporter) in (2..).zip(&mut exporters) {
+        for (nth, scraper) in (3..).zip(&mut scrapers) {
             tokio::time::sleep_until(turn(nth).into()).await;
-            exporter.scrape(world, warm).await?;
+            scraper.scrape(world, warm).await?;
         }
     }
     // To the end of the last second, so that the cost over time is that of whole seconds.
     let end = first + TICK * (WARM_UP + parameters.ticks) + TICK * 9 / 10;
     tokio::time::sleep_until(end.into()).await;
-    seen.seconds = (clock::monotonic() - began).as_secs_f64();
-    let polls: Vec<Burst> = watch.end();
-    seen.polls = polls.iter().map(|poll| poll.ms).collect();
-    if seen.polls.is_empty() {
+    let seconds = (clock::monotonic() - began).as_secs_f64();
+    let polls: Vec<f64> = watch.end().iter().map(|poll: &Burst| poll.ms).collect();
+    if polls.is_empty() {
         return Err("no poll was seen".into());
     }
     let (own_before, backend_before) = before;
-    let rhythm = seen.seconds / seen.polls.len() as f64;
-    seen.own = (own.ms() - own_before) / seen.polls.len() as f64;
+    let own = (threads.ms() - own_before) / polls.len() as f64;
     let spent = backend_ms(backend).zip(backend_before).map(|(now, before)| now - before);
     let spent = spent.ok_or("Plimsoll changed its backend while it was measured")?;
     eprintln!(
-        "   {backends} backends: {} polls, one in {rhythm:.2} s, {:.2} ms a second",
-        seen.polls.len(),
-        spent / seen.seconds
+        "   {backends} backends: {} polls, one in {:.2} s, {:.2} ms a second",
+        polls.len(),
+        seconds / polls.len() as f64,
+        spent / seconds
     );
-    seen.exporters = exporters.into_iter().map(|exporter| exporter.scraped).collect();
-    Ok(seen)
+    let exporters = scrapers.into_iter().map(|scraper| scraper.scraped).collect();
+    drop((daemon, receiver, asked, client));
+    let without_rest = without_rest(parameters, world).await?;
+    Ok(Seen { backends, seconds, bare, polls, own, psql, exporters, without_rest })
 }
 
 /// With a daemon of its own, after the one that was measured at the rhythm of a second.
@@ -353,12 +349,13 @@ fn report(versions: &[String], all: &[Seen], left_out: &[String]) -> Report {
     report.table(&head, &rows);
 
     let mut head = vec!["backends".to_owned(), "Plimsoll, a poll (mean)".to_owned()];
+    head.push("psql, the bare query (mean)".to_owned());
     head.extend(names.iter().map(|(name, _)| format!("{name} (mean)")));
     head.push("polls".to_owned());
     head.push("Plimsoll, a poll without rest (mean)".to_owned());
     let mut rows = Vec::new();
     for seen in all {
-        let mut row = vec![seen.backends.to_string(), ms(seen.own)];
+        let mut row = vec![seen.backends.to_string(), ms(seen.own), ms(mean(&seen.psql))];
         row.extend(seen.exporters.iter().map(|one| ms(mean(&one.own))));
         row.push(seen.polls.len().to_string());
         row.push(ms(seen.without_rest.own));

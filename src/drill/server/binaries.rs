@@ -17,7 +17,7 @@ const HINTED_MAJOR: u32 = 15;
 /// The programs of one installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binaries {
-    /// The folder that holds `postgres` and `initdb`.
+    /// The folder that holds `postgres`, `initdb` and all others, not one of links to some.
     pub folder: PathBuf,
     /// Its major version.
     pub major: u32,
@@ -48,13 +48,11 @@ impl Binaries {
     }
 
     fn in_folder(folder: &Path) -> Option<Self> {
-        if !folder.join("initdb").is_file() {
-            return None;
-        }
+        let folder = folder.join("initdb").canonicalize().ok()?.parent()?.to_owned();
         let said = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
         let version = String::from_utf8(said.stdout).ok()?.trim().to_owned();
         let major = major_of(&version)?;
-        Some(Self { folder: folder.to_owned(), major, version })
+        Some(Self { folder, major, version })
     }
 
     /// The path of one of its programs.
@@ -164,6 +162,8 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -172,6 +172,17 @@ mod tests {
         assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
         assert_eq!(major_of("postgres (EnterpriseDB) 15.1"), None);
         assert_eq!(major_of(""), None);
+    }
+
+    #[test]
+    fn links_to_some_of_the_programs_lead_to_the_folder_of_all() {
+        let found = Binaries::find(None).unwrap();
+        let links = tempfile::tempdir().unwrap();
+        for name in ["postgres", "initdb"] {
+            symlink(found.program(name), links.path().join(name)).unwrap();
+        }
+        assert_eq!(Binaries::in_folder(links.path()), Some(found));
+        assert_eq!(Binaries::in_folder(Path::new("/nowhere")), None);
     }
 
     #[test]
