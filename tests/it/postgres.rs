@@ -254,6 +254,30 @@ async fn a_stopped_source_gives_its_slot_back() {
     assert!(!server.log().contains("unexpected EOF"), "{}", server.log());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn beside_the_server_a_poll_costs_what_the_kernel_says() {
+    let server = server(20, &[]).await;
+    let superuser = server.superuser().await.unwrap();
+    let watch = Watch::start(patient(&server.url(WATCHER, "postgres")));
+    let has_account =
+        |d: &Delivery| d.outcome.as_deref().is_ok_and(|seen| seen.cost.processor_seconds.is_some());
+    watch.until("an account", has_account).await;
+    let backend = our_backends(&superuser).await[0];
+    let taken = || {
+        let text = std::fs::read_to_string(format!("/proc/{backend}/schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+    };
+    let before = taken();
+    let mut said = 0.0;
+    for _ in 0..20 {
+        said += watch.seen().await.cost.processor_seconds.expect("an account");
+    }
+    // One poll more or less may be in it, and one that nobody took out of the mailbox is not.
+    let taken = taken() - before;
+    assert!(taken / 2.0 < said && said < taken * 1.5, "{said} of {taken}");
+}
+
 #[tokio::test]
 async fn trouble_and_a_busy_server_raise_the_budget() {
     let server = server(20, &[]).await;

@@ -300,6 +300,9 @@ pub struct Cost {
     pub poll_seconds: f64,
     /// Time that our statements ran on the server, by its own clock.
     pub server_seconds: f64,
+    /// Time that our backend took of a processor since the poll before, by the kernel of its host;
+    /// `None` where that is another, or hides it, and at the first poll of a connection.
+    pub processor_seconds: Option<f64>,
     /// Of one server core, what may be spent at present.
     pub budget_ratio: f64,
     /// When the next poll is due after this one began.

@@ -341,6 +341,7 @@ fn observation(used: u32, at: Timestamp, server: ServerIdentity) -> Observation 
         cost: Cost {
             poll_seconds: 0.001,
             server_seconds: 0.0005,
+            processor_seconds: None,
             budget_ratio: 0.005,
             next_after_seconds: 1.0,
         },

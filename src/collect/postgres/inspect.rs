@@ -395,6 +395,7 @@ async fn slots(session: Session) -> Result<Slots, Failure> {
     let cost = plimsoll_core::reading::postgres::Cost {
         poll_seconds: 0.0,
         server_seconds: pass.server_seconds,
+        processor_seconds: None,
         budget_ratio: 0.0,
         next_after_seconds: 0.0,
     };

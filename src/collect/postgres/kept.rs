@@ -10,6 +10,7 @@ use plimsoll_core::reading::{Failure, FailureKind, Refusal, RefusedLogin};
 use plimsoll_core::settings::Fallback;
 use tokio::task::AbortHandle;
 
+use super::account::Account;
 use super::rows::Connection;
 use super::session::Session;
 use super::{Source, fallback};
@@ -24,6 +25,8 @@ pub(super) struct Kept {
     pub(super) drive: AbortHandle,
     /// A poll was answered on it, with rows or with an error.
     pub(super) has_answered: bool,
+    /// `None` until the first reading.
+    pub(super) account: Option<Account>,
 }
 
 impl Source {
@@ -85,7 +88,8 @@ impl Source {
         let connection = Connection::new(login.client, login.way);
         let session = Session::new(id, connection, login.key_pid, &login.version);
         let session = Arc::new(session);
-        self.kept = Some(Kept { session, way: login.way, drive, has_answered: false });
+        self.kept =
+            Some(Kept { session, way: login.way, drive, has_answered: false, account: None });
         self.due = now;
     }
 

@@ -13,6 +13,7 @@
 //! - Where settings allow it, a refused login is followed by one over a replication connection. It
 //!   is kept until an ordinary login gets in, and no longer.
 
+mod account;
 mod counters;
 pub mod fallback;
 pub mod inspect;
@@ -38,6 +39,7 @@ use plimsoll_core::settings::{Fallback, PasswordFrom};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use self::account::Account;
 use self::counters::{CountersCache, Epoch};
 use self::kept::Kept;
 use self::logins::Logins;
@@ -375,6 +377,13 @@ impl Source {
         };
         self.counters.take(epoch, pass.counters, now);
         let fallback = self.fallen_back();
+        let processor_seconds = self.kept.as_mut().and_then(|kept| match &mut kept.account {
+            Some(account) => account.spent(),
+            unopened => {
+                *unopened = Some(Account::of(identity.pid, &pass.facts.role));
+                None
+            }
+        });
         let mut seen = observe::observation(
             identity,
             pass.facts,
@@ -389,11 +398,13 @@ impl Source {
             Cost {
                 poll_seconds: now.saturating_duration_since(poll.began).as_secs_f64(),
                 server_seconds: pass.server_seconds,
+                processor_seconds,
                 budget_ratio: 0.0,
                 next_after_seconds: 0.0,
             },
         );
-        self.pace.note(pass.server_seconds, seen.slots().utilization);
+        let cost = account::cost(processor_seconds, pass.server_seconds);
+        self.pace.note(cost, seen.slots().utilization);
         let trouble = *self.trouble.borrow();
         let rest = self.pace.rest(trouble);
         seen.cost.budget_ratio = self.pace.budget_ratio(trouble);
@@ -401,7 +412,7 @@ impl Source {
         if self.standing.take().is_some() {
             tracing::info!("readable again");
         }
-        tracing::debug!(server_seconds = pass.server_seconds, "polled");
+        tracing::debug!(server_seconds = pass.server_seconds, processor_seconds, "polled");
         self.leave(Ok(seen), rest, now);
     }
 

@@ -312,6 +312,7 @@ mod tests {
         let cost = Cost {
             poll_seconds: 0.0,
             server_seconds: 0.0,
+            processor_seconds: None,
             budget_ratio: 0.005,
             next_after_seconds: 1.0,
         };

@@ -9,13 +9,8 @@ const TROUBLE_FACTOR: f64 = 10.0;
 const BUSY: f64 = 0.5;
 
 /// The middle one of so many polls is what a poll costs: the server's clock goes on while a backend
-/// waits for a processor, so what a single poll took can be many times its work.
+/// waits for a processor, and some polls read names and counters, too.
 const POLLS_WEIGHED: usize = 5;
-
-/// The clock is looked at before the last rows are sent. What a backend needs to wake up, take the
-/// request and send the answer is on a quiet machine a tenth of the time that the clock sees, and
-/// on one whose memory is cold after a second of rest a quarter (`make bench`).
-const UNSEEN_BY_CLOCK: f64 = 1.3;
 
 /// However dear polls are, one is made as often as this: a server that is not looked at for
 /// minutes is not watched.
@@ -43,9 +38,9 @@ impl Pace {
         Self { tick, budget, costs: [0.0; POLLS_WEIGHED], polls: 0, busy: false }
     }
 
-    /// Notes a poll: the server's time in seconds, and how much of the slots it saw in use.
-    pub(super) fn note(&mut self, server_seconds: f64, utilization: f64) {
-        self.costs[self.polls % POLLS_WEIGHED] = server_seconds;
+    /// Notes a poll: what it cost the server in seconds, and how much of the slots it saw in use.
+    pub(super) fn note(&mut self, cost: f64, utilization: f64) {
+        self.costs[self.polls % POLLS_WEIGHED] = cost;
         self.polls = self.polls.wrapping_add(1);
         self.busy = utilization > BUSY;
     }
@@ -60,7 +55,7 @@ impl Pace {
         let mut costs = self.costs;
         let known = &mut costs[..self.polls.min(POLLS_WEIGHED)];
         known.sort_by(f64::total_cmp);
-        let cost = known.get(known.len().saturating_sub(1) / 2).unwrap_or(&0.0) * UNSEEN_BY_CLOCK;
+        let cost = known.get(known.len().saturating_sub(1) / 2).unwrap_or(&0.0);
         let wanted = Duration::try_from_secs_f64(cost / self.budget_ratio(trouble));
         wanted.unwrap_or(REST_AT_MOST).min(REST_AT_MOST).max(self.tick)
     }
@@ -93,12 +88,12 @@ mod tests {
     fn a_poll_is_due_each_tick_until_it_costs_more_than_the_budget() {
         let mut pace = Pace::new(TICK, 0.005);
         assert_eq!(pace.rest(false), TICK);
-        pace.note(0.0038, 0.1);
+        pace.note(0.005, 0.1);
         assert_eq!(pace.rest(false), TICK);
         for _ in 0..POLLS_WEIGHED {
             pace.note(0.020, 0.1);
         }
-        assert_eq!(pace.rest(false), Duration::from_millis(5_200));
+        assert_eq!(pace.rest(false), Duration::from_secs(4));
         assert_eq!(pace.rest(true), TICK);
         assert!((pace.budget_ratio(true) - 0.05).abs() < 1e-9);
     }
@@ -124,7 +119,7 @@ mod tests {
         pace.note(0.030, 0.51);
         assert_eq!(pace.rest(false), TICK);
         pace.note(0.030, 0.5);
-        assert_eq!(pace.rest(false), Duration::from_millis(7_800));
+        assert_eq!(pace.rest(false), Duration::from_secs(6));
     }
 
     #[test]

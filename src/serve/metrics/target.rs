@@ -90,6 +90,11 @@ const POLL_SERVER: Family = gauge(
     &["target"],
     "How long the statements of the last poll ran on the server.",
 );
+const POLL_PROCESSOR: Family = gauge(
+    "plimsoll_poll_processor_seconds",
+    &["target"],
+    "What the last poll took of a processor of the server, if that is this host.",
+);
 const POLL_BUDGET: Family = gauge(
     "plimsoll_poll_budget_ratio",
     &["target"],
@@ -314,6 +319,9 @@ fn write_server(sheet: &mut Sheet, target: &str, seen: &Observation) {
     }
     sheet.add(&POLL, &[target], seen.cost.poll_seconds);
     sheet.add(&POLL_SERVER, &[target], seen.cost.server_seconds);
+    if let Some(seconds) = seen.cost.processor_seconds {
+        sheet.add(&POLL_PROCESSOR, &[target], seconds);
+    }
     sheet.add(&POLL_BUDGET, &[target], seen.cost.budget_ratio);
     sheet.add(&POLL_INTERVAL, &[target], seen.cost.next_after_seconds);
 }

@@ -177,6 +177,7 @@ fn lasting(seen: &Observation) -> Observation {
     seen.cost = plimsoll_core::reading::postgres::Cost {
         poll_seconds: 0.0,
         server_seconds: 0.0,
+        processor_seconds: None,
         budget_ratio: 0.0,
         next_after_seconds: 0.0,
     };

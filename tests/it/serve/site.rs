@@ -296,6 +296,7 @@ fn observation() -> Observation {
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,
+            processor_seconds: None,
             budget_ratio: 0.05,
             next_after_seconds: 1.0,
         },

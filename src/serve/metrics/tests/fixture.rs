@@ -240,6 +240,7 @@ pub(super) fn observation() -> Observation {
         cost: Cost {
             poll_seconds: 0.004,
             server_seconds: 0.0025,
+            processor_seconds: Some(0.003),
             budget_ratio: 0.05,
             next_after_seconds: 1.0,
         },
