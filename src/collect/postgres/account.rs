@@ -18,6 +18,9 @@ const UNSEEN_BY_CLOCK: f64 = 1.3;
 /// or counters, lift what they take together above it: by some hundredths (`make bench`).
 const ABOVE_THE_MIDDLE: f64 = 1.15;
 
+/// What the process of a backend is called: by the distributions, by Red Hat, by EnterpriseDB.
+const PROGRAMS: [&str; 3] = ["postgres", "postmaster", "edb-postgres"];
+
 /// The account of one backend, if this host has one.
 #[derive(Debug)]
 pub(super) struct Account(Option<Known>);
@@ -38,6 +41,12 @@ impl Account {
     }
 
     fn open(process: &Path, role: &str) -> Option<Known> {
+        // Whoever asks for the title of a process that hangs may wait with it (it is that process'
+        // memory), so of processes that are none of Postgres' it is not asked for.
+        let program = fs::read_to_string(process.join("comm")).ok()?;
+        if !PROGRAMS.contains(&program.trim_end()) {
+            return None;
+        }
         let title = fs::read(process.join("cmdline")).ok()?;
         if !is_backend_of(&String::from_utf8_lossy(&title), role) {
             return None;
@@ -108,16 +117,18 @@ mod tests {
     #[test]
     fn an_account_says_what_was_added_since() {
         let process = tempfile::tempdir().unwrap();
-        let has = |schedstat: &str| fs::write(process.path().join("schedstat"), schedstat).unwrap();
-        fs::write(process.path().join("cmdline"), "postgres: plimsoll postgres [local] idle")
-            .unwrap();
-        has("1000000000 5 1\n");
+        let has = |file: &str, text: &str| fs::write(process.path().join(file), text).unwrap();
+        has("cmdline", "postgres: plimsoll postgres [local] idle");
+        has("schedstat", "1000000000 5 1\n");
+        has("comm", "vim\n");
+        assert!(Account::open(process.path(), "plimsoll").is_none());
+        has("comm", "postgres\n");
         assert!(Account::open(process.path(), "somebody").is_none());
         let mut account = Account(Account::open(process.path(), "plimsoll"));
         assert_eq!(account.spent(), None);
-        has("1002500000 9 2\n");
+        has("schedstat", "1002500000 9 2\n");
         assert_eq!(account.spent().map(|spent| (spent * 1e6).round()), Some(2_500.0));
-        has("no number\n");
+        has("schedstat", "no number\n");
         assert_eq!(account.spent(), None);
     }
 
