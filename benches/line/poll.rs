@@ -144,10 +144,10 @@ async fn at(parameters: &Parameters, world: &World, backends: usize) -> Measured
         tokio::time::sleep_until(turn(1).into()).await;
         let ms = asked[tick as usize % 2].run().await?;
         tokio::time::sleep_until(turn(2).into()).await;
-        let ours = client.ask(BARE)?;
+        let printed = client.ask(BARE)?;
         if warm {
             bare.push(ms);
-            psql.push(ours);
+            psql.push(printed);
         }
         for (nth, scraper) in (3..).zip(&mut scrapers) {
             tokio::time::sleep_until(turn(nth).into()).await;
