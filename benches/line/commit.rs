@@ -164,10 +164,10 @@ fn facts(target: &str, nth: u64, now: Timestamp) -> Facts {
         StateCount { state: SessionState::Idle, connections: 4 },
     ];
     let holder = |n: u32| Holder {
-        application: format!("service-{n}"),
-        role: "payment".to_owned(),
-        database: "payment".to_owned(),
-        address: format!("10.0.0.{n}"),
+        application: format!("service-{n}").into(),
+        role: "payment".into(),
+        database: "payment".into(),
+        address: format!("10.0.0.{n}").into(),
         connections: 24,
         waiting_for_lock: 20,
         states: states.clone(),

@@ -9,6 +9,7 @@ mod pooler;
 mod published;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -128,13 +129,13 @@ pub struct SourceStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HolderStatus {
     /// `application_name`, or `other` for all that are not named.
-    pub application: String,
+    pub application: Arc<str>,
     /// The role.
-    pub role: String,
+    pub role: Arc<str>,
     /// The database.
-    pub database: String,
+    pub database: Arc<str>,
     /// The client's address, or `local`.
-    pub address: String,
+    pub address: Arc<str>,
     /// The server's word for its state.
     pub state: String,
     /// How many.
@@ -337,10 +338,10 @@ impl HolderStatus {
     /// A holder over all its states; `state` is what most of its connections do.
     fn from_holder(holder: &Holder) -> Self {
         Self {
-            application: holder.application.clone(),
-            role: holder.role.clone(),
-            database: holder.database.clone(),
-            address: holder.address.clone(),
+            application: Arc::clone(&holder.application),
+            role: Arc::clone(&holder.role),
+            database: Arc::clone(&holder.database),
+            address: Arc::clone(&holder.address),
             state: holder.states.first().map_or("", |s| s.state.word()).to_owned(),
             connections: holder.connections,
             waiting_for_lock: holder.waiting_for_lock,
@@ -349,10 +350,10 @@ impl HolderStatus {
 
     fn from_group(group: &Group) -> Self {
         Self {
-            application: group.application.clone(),
-            role: group.role.clone(),
-            database: group.database.clone(),
-            address: group.address.clone(),
+            application: Arc::clone(&group.application),
+            role: Arc::clone(&group.role),
+            database: Arc::clone(&group.database),
+            address: Arc::clone(&group.address),
             state: group.state.word().to_owned(),
             connections: group.connections,
             waiting_for_lock: group.waiting_for_lock,
@@ -368,10 +369,10 @@ fn holders(seen: &Observation) -> Vec<HolderStatus> {
         let rest = holders.split_off(MAX_HOLDERS_SHOWN);
         let sum = |of: fn(&HolderStatus) -> u32| rest.iter().map(of).fold(0, u32::saturating_add);
         holders.push(HolderStatus {
-            application: "other".to_owned(),
-            role: String::new(),
-            database: String::new(),
-            address: String::new(),
+            application: "other".into(),
+            role: Arc::default(),
+            database: Arc::default(),
+            address: Arc::default(),
             state: String::new(),
             connections: sum(|h| h.connections),
             waiting_for_lock: sum(|h| h.waiting_for_lock),

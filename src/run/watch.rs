@@ -179,7 +179,9 @@ impl Turn {
     fn take(&mut self, watch: &Watch, reading: Reading, now: Instant) {
         let rules = Arc::clone(&watch.rules.borrow());
         let input = Input { reading };
-        let (state, verdict) = step(&rules, self.state.clone(), &input);
+        // A panic in here ends this turn, and the next begins with what was committed.
+        let before = std::mem::replace(&mut self.state, State::empty());
+        let (state, verdict) = step(&rules, before, &input);
         self.state = state;
         let before = Arc::clone(&watch.published.borrow());
         let after = before.after(input.reading, &rules, &self.state, &verdict);

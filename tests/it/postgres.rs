@@ -219,7 +219,7 @@ async fn a_source_says_which_server_it_reads_and_what_that_costs() {
         ("%m [%p] ", "stderr")
     );
     assert!(logging.process_titles);
-    let databases: Vec<_> = seen.counters.iter().map(|c| c.database.as_str()).collect();
+    let databases: Vec<_> = seen.counters.iter().map(|c| &*c.database).collect();
     assert_eq!(databases.len(), 3, "{databases:?}");
     assert!(databases.contains(&"postgres") && databases.contains(&"template0"));
     // Counters of sessions came with 14.
@@ -228,8 +228,8 @@ async fn a_source_says_which_server_it_reads_and_what_that_costs() {
     let types: Vec<_> = seen.other_backends.iter().map(|b| b.backend_type.as_str()).collect();
     assert!(types.contains(&"checkpointer"), "{types:?}");
     let ours = &seen.groups[0];
-    assert_eq!((ours.role.as_str(), ours.application.as_str()), (WATCHER, "plimsoll"));
-    assert_eq!((ours.address.as_str(), ours.connections), ("127.0.0.1", 1));
+    assert_eq!((&*ours.role, &*ours.application), (WATCHER, "plimsoll"));
+    assert_eq!((&*ours.address, ours.connections), ("127.0.0.1", 1));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The incident: one episode of trouble on a target, and the facts that a message tells of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -145,13 +146,13 @@ pub struct AlertFact {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Holder {
     /// `application_name`; empty where the client gave none.
-    pub application: String,
+    pub application: Arc<str>,
     /// The role; empty in `other`.
-    pub role: String,
+    pub role: Arc<str>,
     /// The database; empty in `other`.
-    pub database: String,
+    pub database: Arc<str>,
     /// The address; empty in `other`, `several` where the application has more than one.
-    pub address: String,
+    pub address: Arc<str>,
     /// How many connections.
     pub connections: u32,
     /// How many of them wait for a lock.
@@ -264,19 +265,19 @@ pub(super) fn advance(
 pub fn holders(groups: &[Group]) -> Vec<Holder> {
     let mut by_owner: BTreeMap<(&str, &str, &str), Holder> = BTreeMap::new();
     for group in groups {
-        let owner = (group.application.as_str(), group.role.as_str(), group.database.as_str());
+        let owner = (&*group.application, &*group.role, &*group.database);
         let holder = by_owner.entry(owner).or_insert_with(|| Holder {
-            application: group.application.clone(),
-            role: group.role.clone(),
-            database: group.database.clone(),
-            address: group.address.clone(),
+            application: Arc::clone(&group.application),
+            role: Arc::clone(&group.role),
+            database: Arc::clone(&group.database),
+            address: Arc::clone(&group.address),
             connections: 0,
             waiting_for_lock: 0,
             states: Vec::new(),
             other: false,
         });
         if holder.address != group.address {
-            "several".clone_into(&mut holder.address);
+            holder.address = "several".into();
         }
         holder.add(group);
     }
@@ -312,10 +313,10 @@ impl Holder {
 
 fn other(rest: &[Holder]) -> Holder {
     let mut other = Holder {
-        application: "other".to_owned(),
-        role: String::new(),
-        database: String::new(),
-        address: String::new(),
+        application: "other".into(),
+        role: Arc::default(),
+        database: Arc::default(),
+        address: Arc::default(),
         connections: 0,
         waiting_for_lock: 0,
         states: Vec::new(),

@@ -161,13 +161,13 @@ impl Slots {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// The role's name, `oid 16384` while the name is unknown, empty while it logs in.
-    pub role: String,
+    pub role: Arc<str>,
     /// The database's name, or its OID as above; empty while it logs in.
-    pub database: String,
+    pub database: Arc<str>,
     /// `application_name`, as the client sent it. Not to be trusted: anything can be in it.
-    pub application: String,
+    pub application: Arc<str>,
     /// `client_addr`, or `local` for a Unix socket.
-    pub address: String,
+    pub address: Arc<str>,
     /// What they do.
     pub state: SessionState,
     /// How many.
@@ -228,17 +228,17 @@ pub struct Session {
     /// The backend's process id.
     pub pid: i32,
     /// As in [`Group`].
-    pub role: String,
+    pub role: Arc<str>,
     /// As in [`Group`].
-    pub database: String,
+    pub database: Arc<str>,
     /// As in [`Group`].
-    pub application: String,
+    pub application: Arc<str>,
     /// As in [`Group`].
-    pub address: String,
+    pub address: Arc<str>,
     /// What it does.
     pub state: SessionState,
     /// `wait_event_type` and `wait_event`, e.g. `Lock/transactionid`.
-    pub wait: Option<String>,
+    pub wait: Option<Arc<str>>,
     /// When it logged in.
     pub started_at: Option<Timestamp>,
     /// Age of its transaction, if it is in one.
@@ -246,7 +246,7 @@ pub struct Session {
     /// Time in this state.
     pub state_seconds: Option<f64>,
     /// Its current or last statement, cut and with literals taken out.
-    pub query: String,
+    pub query: Arc<str>,
     /// The statement's `query_id`, as in `pg_stat_statements`: from 14 on, where the server computes
     /// it (`compute_query_id`). Absent in what older versions wrote.
     #[serde(default)]
@@ -274,7 +274,7 @@ pub struct ConnectionLimit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseCounters {
     /// The database, as in [`Group`].
-    pub database: String,
+    pub database: Arc<str>,
     /// `stats_reset`: with [`Server::started_at`] and the system identifier, the epoch.
     pub stats_reset: Option<Timestamp>,
     /// Committed transactions, ours included.

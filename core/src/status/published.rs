@@ -101,8 +101,6 @@ impl Published {
         let is_success = reading.postgres.fresh && known.is_some();
         let last_success_at = if is_success { Some(reading.at) } else { self.last_success_at };
         let mut after = Self {
-            status: self.status.clone(),
-            reading: None,
             last_success_at,
             beside_success_at: self.beside_success_at.clone(),
             refused_total: self.refused_total.clone(),
@@ -115,12 +113,11 @@ impl Published {
             slots_marks: known
                 .map(|seen| slots_marks(&rules.set, seen.slots().usable))
                 .unwrap_or_default(),
+            ..Self::before_the_first_reading(&target.name, target.labels.clone())
         };
         after.count(&reading, &standings);
         after.status = TargetStatus {
-            name: target.name.clone(),
             severity: severity(state, known.is_some()).to_owned(),
-            labels: target.labels.clone(),
             server: known.map(|seen| ServerStatus::from_server(&seen.server, state.memory.switch)),
             slots: known.map(|seen| SlotsStatus::from_slots(seen.slots())),
             read_at: Some(reading.at),
@@ -133,6 +130,7 @@ impl Published {
             log: reading.log.as_ref().map(|log| LogStatus::of(&after.log, log)),
             alerts: state.episode.alerts.iter().map(AlertStatus::from_alert).collect(),
             incident: verdict.open.as_ref().map(IncidentStatus::from_report),
+            ..after.status
         };
         Self { reading: Some(reading), ..after }
     }

@@ -302,10 +302,10 @@ impl Scene {
 fn observation(used: u32, at: Timestamp, server: ServerIdentity) -> Observation {
     let api = used.saturating_sub(3);
     let group = |application: &str, connections, waiting, state| Group {
-        role: "payment".to_owned(),
-        database: "payment".to_owned(),
-        application: application.to_owned(),
-        address: "10.0.0.7".to_owned(),
+        role: "payment".into(),
+        database: "payment".into(),
+        application: application.into(),
+        address: "10.0.0.7".into(),
         state,
         connections,
         waiting_for_lock: waiting,

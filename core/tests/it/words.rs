@@ -123,10 +123,10 @@ fn a_page_of_a_server_that_refuses_us_says_what_was_known_before() {
 
 fn group(application: &str, connections: u32) -> Group {
     Group {
-        role: "app".to_owned(),
-        database: "db".to_owned(),
-        application: application.to_owned(),
-        address: "local".to_owned(),
+        role: "app".into(),
+        database: "db".into(),
+        application: application.into(),
+        address: "local".into(),
         state: SessionState::Idle,
         connections,
         waiting_for_lock: 0,

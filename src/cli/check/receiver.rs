@@ -198,10 +198,10 @@ fn pool(number: usize) -> PoolName {
 
 fn holder(number: usize) -> Holder {
     Holder {
-        application: long_name(number),
-        role: long_name(number),
-        database: long_name(number),
-        address: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".to_owned(),
+        application: long_name(number).into(),
+        role: long_name(number).into(),
+        database: long_name(number).into(),
+        address: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".into(),
         connections: 99_999,
         waiting_for_lock: 99_999,
         states: states(),

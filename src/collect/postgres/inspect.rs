@@ -23,7 +23,6 @@ use super::names::Names;
 use super::observe;
 use super::rows::Connection;
 use super::session::{Ask, Session, TurnError};
-use super::shown::ShownStatements;
 use super::text::Text;
 use super::{GOODBYE_AT_MOST, SourceSettings};
 use crate::collect::conninfo::Place;
@@ -399,12 +398,7 @@ async fn slots(session: Session) -> Result<Slots, Failure> {
         budget_ratio: 0.0,
         next_after_seconds: 0.0,
     };
-    let known = observe::Known {
-        names: &names,
-        counters: &[],
-        counters_age: Duration::ZERO,
-        shown: &mut ShownStatements::default(),
-    };
+    let known = observe::Known { names: &names, counters: &[], counters_age: Duration::ZERO };
     let seen = observe::observation(identity, pass.facts, &pass.activity, known, None, cost);
     Ok(seen.slots())
 }
@@ -447,7 +441,7 @@ impl Seen {
 }
 
 fn text(row: &Row, column: &str) -> Result<Option<String>, Error> {
-    Ok(row.try_get::<_, Option<Text>>(column)?.map(|text| text.0))
+    Ok(row.try_get::<_, Option<Text<'_>>>(column)?.map(|text| text.0.into_owned()))
 }
 
 fn role_of(row: &Row, memberships: &[Row]) -> Result<Role, Error> {

@@ -47,7 +47,6 @@ use self::names::NamesCache;
 use self::pace::Pace;
 use self::poll::{Identity, Pass};
 use self::session::{Ask, Turn, TurnError};
-use self::shown::ShownStatements;
 use super::conninfo::ConnInfo;
 use super::login::failure::LoginError;
 use super::login::{Access, Login, Purpose, Way};
@@ -128,7 +127,6 @@ pub struct Source {
     pace: Pace,
     names: NamesCache,
     counters: CountersCache,
-    shown: ShownStatements,
     /// What is said at a tick at which nothing new is known.
     standing: Option<Failure>,
     /// Logins that were decided since the last delivery.
@@ -177,7 +175,6 @@ impl Source {
             poll_began: now,
             names: NamesCache::default(),
             counters: CountersCache::default(),
-            shown: ShownStatements::default(),
             standing: None,
             decided: reading::Logins::default(),
         }
@@ -392,7 +389,6 @@ impl Source {
                 names: &self.names.known(),
                 counters: self.counters.known(),
                 counters_age: self.counters.age(now),
-                shown: &mut self.shown,
             },
             fallback,
             Cost {

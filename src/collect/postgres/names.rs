@@ -45,7 +45,7 @@ pub(super) struct Names {
 
 #[derive(Clone, Debug)]
 pub(super) struct Role {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     pub(super) superuser: bool,
     pub(super) can_login: bool,
     /// −1 is none.
@@ -54,7 +54,7 @@ pub(super) struct Role {
 
 #[derive(Clone, Debug)]
 pub(super) struct Database {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     /// −1 is none, −2 an interrupted DROP DATABASE.
     pub(super) limit: i32,
 }
@@ -135,7 +135,7 @@ impl Names {
         let mut names = Self { logging, ..Self::default() };
         for row in roles {
             let role = Role {
-                name: row.get::<Text>("rolname")?.0,
+                name: row.get::<Text<'_>>("rolname")?.0.into(),
                 superuser: row.get("rolsuper")?,
                 can_login: row.get("rolcanlogin")?,
                 limit: row.get("rolconnlimit")?,
@@ -143,8 +143,10 @@ impl Names {
             names.roles.insert(row.get("oid")?, role);
         }
         for row in databases {
-            let database =
-                Database { name: row.get::<Text>("datname")?.0, limit: row.get("datconnlimit")? };
+            let database = Database {
+                name: row.get::<Text<'_>>("datname")?.0.into(),
+                limit: row.get("datconnlimit")?,
+            };
             names.databases.insert(row.get("oid")?, database);
         }
         Ok(names)
@@ -156,29 +158,29 @@ impl Names {
     }
 
     /// The role's name, its OID while that is unknown, empty for none.
-    pub(super) fn role(&self, oid: Option<u32>) -> String {
-        let known = |oid| self.roles.get(&oid).map(|role| role.name.clone());
+    pub(super) fn role(&self, oid: Option<u32>) -> Arc<str> {
+        let known = |oid| self.roles.get(&oid).map(|role| Arc::clone(&role.name));
         named(oid, known)
     }
 
     /// The database's name, as for a role.
-    pub(super) fn database(&self, oid: Option<u32>) -> String {
-        let known = |oid| self.databases.get(&oid).map(|database| database.name.clone());
+    pub(super) fn database(&self, oid: Option<u32>) -> Arc<str> {
+        let known = |oid| self.databases.get(&oid).map(|database| Arc::clone(&database.name));
         named(oid, known)
     }
 }
 
 fn logging_of(row: &Row) -> Result<Logging, StatementError> {
     Ok(Logging {
-        line_prefix: row.get::<Text>("line_prefix")?.0,
-        destination: row.get::<Text>("destination")?.0,
+        line_prefix: row.get::<Text<'_>>("line_prefix")?.0.into_owned(),
+        destination: row.get::<Text<'_>>("destination")?.0.into_owned(),
         process_titles: row.get("process_titles")?,
     })
 }
 
-fn named(oid: Option<u32>, known: impl Fn(u32) -> Option<String>) -> String {
+fn named(oid: Option<u32>, known: impl Fn(u32) -> Option<Arc<str>>) -> Arc<str> {
     match oid {
-        None | Some(0) => String::new(),
-        Some(oid) => known(oid).unwrap_or_else(|| format!("oid {oid}")),
+        None | Some(0) => Arc::default(),
+        Some(oid) => known(oid).unwrap_or_else(|| format!("oid {oid}").into()),
     }
 }

@@ -1,6 +1,7 @@
 //! From the rows of a pass to an observation. Pure: the rows in, the values of a reading out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::reading::postgres::{
@@ -10,15 +11,13 @@ use plimsoll_core::reading::postgres::{
 use plimsoll_core::reading::{Failure, FailureKind, Refusal};
 
 use super::names::Names;
-use super::poll::{Activity, Counters, Facts, Identity};
-use super::shown::ShownStatements;
-
-const CLIENT_BACKEND: &str = "client backend";
+use super::poll::{Activity, Backend, Counters, Facts, Identity};
 
 /// A background worker that is about to end has lost the name of its type.
 const WORKER: &str = "background worker";
 
 /// What is known from before this pass.
+#[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     /// Roles and databases.
     pub(super) names: &'a Names,
@@ -26,8 +25,6 @@ pub(super) struct Known<'a> {
     pub(super) counters: &'a [Counters],
     /// How long ago that was.
     pub(super) counters_age: Duration,
-    /// Statements of the observation before.
-    pub(super) shown: &'a mut ShownStatements,
 }
 
 /// Whether a row names a role or database that the cache of names does not know.
@@ -72,7 +69,7 @@ pub(super) fn observation(
     cost: Cost,
 ) -> Observation {
     let limits = limits(&facts);
-    let Known { names, counters, counters_age, shown } = known;
+    let Known { names, counters, counters_age } = known;
     Observation {
         server: Server {
             version_num: facts.version_num,
@@ -85,7 +82,7 @@ pub(super) fn observation(
         limits,
         groups: groups(activity, names),
         other_backends: other_backends(activity),
-        sessions: sessions(activity, names, shown),
+        sessions: sessions(activity, names),
         role_limits: role_limits(activity, names),
         database_limits: database_limits(activity, names),
         superusers: superusers(names),
@@ -107,41 +104,20 @@ fn limits(facts: &Facts) -> Limits {
 }
 
 fn is_client(row: &Activity) -> bool {
-    row.backend_type.as_deref() == Some(CLIENT_BACKEND)
+    row.backend == Backend::Client
 }
 
 fn client_groups(activity: &[Activity]) -> impl Iterator<Item = &Activity> {
     activity.iter().filter(|row| row.pid.is_none() && is_client(row))
 }
 
-/// `pg_stat_activity.state`; a login under way has none yet.
-fn session_state(state: Option<&str>) -> SessionState {
-    match state {
-        Some("active") => SessionState::Active,
-        Some("idle") => SessionState::Idle,
-        Some("idle in transaction") => SessionState::IdleInTransaction,
-        Some("idle in transaction (aborted)") => SessionState::IdleInTransactionAborted,
-        Some("fastpath function call") => SessionState::FastpathFunctionCall,
-        Some("disabled") => SessionState::Disabled,
-        _ => SessionState::Starting,
-    }
-}
-
-fn address(row: &Activity) -> String {
-    match &row.address {
-        Some(address) => address.clone(),
-        None if row.is_local => "local".to_owned(),
-        None => String::new(),
-    }
-}
-
 fn groups(activity: &[Activity], names: &Names) -> Vec<Group> {
     let group = |row: &Activity| Group {
         role: names.role(row.role),
         database: names.database(row.database),
-        application: row.application.clone(),
-        address: address(row),
-        state: session_state(row.state.as_deref()),
+        application: Arc::clone(&row.application),
+        address: Arc::clone(&row.address),
+        state: row.state,
         connections: row.connections,
         waiting_for_lock: row.waiting_for_lock,
         longest_seconds: row.state_seconds.unwrap_or(0.0),
@@ -161,8 +137,13 @@ fn by_name(group: &Group) -> ([&str; 4], SessionState) {
 
 fn other_backends(activity: &[Activity]) -> Vec<BackendCount> {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for row in activity.iter().filter(|row| row.pid.is_none() && !is_client(row)) {
-        let count = counts.entry(row.backend_type.as_deref().unwrap_or(WORKER)).or_default();
+    for row in activity.iter().filter(|row| row.pid.is_none()) {
+        let backend_type = match &row.backend {
+            Backend::Client => continue,
+            Backend::Other(backend_type) => backend_type,
+            Backend::Unknown => WORKER,
+        };
+        let count = counts.entry(backend_type).or_default();
         *count = count.saturating_add(row.connections);
     }
     let count = |(backend_type, count): (&str, u32)| BackendCount {
@@ -172,20 +153,19 @@ fn other_backends(activity: &[Activity]) -> Vec<BackendCount> {
     counts.into_iter().map(count).collect()
 }
 
-fn sessions(activity: &[Activity], names: &Names, shown: &mut ShownStatements) -> Vec<Session> {
-    shown.begin();
-    let mut session = |row: &Activity, pid: i32| Session {
+fn sessions(activity: &[Activity], names: &Names) -> Vec<Session> {
+    let session = |row: &Activity, pid: i32| Session {
         pid,
         role: names.role(row.role),
         database: names.database(row.database),
-        application: row.application.clone(),
-        address: address(row),
-        state: session_state(row.state.as_deref()),
+        application: Arc::clone(&row.application),
+        address: Arc::clone(&row.address),
+        state: row.state,
         wait: row.wait.clone(),
         started_at: row.started_at,
         transaction_seconds: row.transaction_seconds,
         state_seconds: row.state_seconds,
-        query: shown.show(&row.query),
+        query: Arc::clone(&row.query),
         query_id: row.query_id,
         lock_wait_seconds: row.lock_wait_seconds,
     };
@@ -226,7 +206,7 @@ fn database_limits(activity: &[Activity], names: &Names) -> Vec<ConnectionLimit>
 
 fn superusers(names: &Names) -> Vec<String> {
     let may = names.roles.values().filter(|role| role.superuser && role.can_login);
-    may.map(|role| role.name.clone()).collect()
+    may.map(|role| role.name.to_string()).collect()
 }
 
 fn database_counters(row: &Counters, names: &Names) -> DatabaseCounters {
@@ -250,27 +230,30 @@ mod tests {
     use super::super::names::{Database, Role};
     use super::*;
 
-    fn group(backend_type: &str, role: u32, database: u32, connections: u32) -> Activity {
+    fn group(backend: Backend, role: u32, database: u32, connections: u32) -> Activity {
         Activity {
             pid: None,
-            backend_type: Some(backend_type.to_owned()),
+            backend,
             is_hidden: false,
             role: Some(role),
             database: Some(database),
-            application: String::new(),
-            address: None,
-            is_local: true,
-            state: Some("idle".to_owned()),
+            application: Arc::default(),
+            address: "local".into(),
+            state: SessionState::Idle,
             connections,
             waiting_for_lock: 0,
             state_seconds: Some(1.5),
             wait: None,
             started_at: None,
             transaction_seconds: None,
-            query: String::new(),
+            query: Arc::default(),
             query_id: None,
             lock_wait_seconds: None,
         }
+    }
+
+    fn other(backend_type: &str) -> Backend {
+        Backend::Other(backend_type.to_owned())
     }
 
     fn facts() -> Facts {
@@ -291,12 +274,12 @@ mod tests {
 
     fn names() -> Names {
         let role = |name: &str, superuser, limit| Role {
-            name: name.to_owned(),
+            name: name.into(),
             superuser,
             can_login: true,
             limit,
         };
-        let database = |name: &str, limit| Database { name: name.to_owned(), limit };
+        let database = |name: &str, limit| Database { name: name.into(), limit };
         Names {
             roles: [(10, role("postgres", true, 1)), (20, role("app", false, 5))].into(),
             databases: [(5, database("postgres", -1)), (6, database("dropped", -2))]
@@ -316,23 +299,18 @@ mod tests {
             budget_ratio: 0.005,
             next_after_seconds: 1.0,
         };
-        let known = Known {
-            names: &names(),
-            counters: &[],
-            counters_age: Duration::ZERO,
-            shown: &mut ShownStatements::default(),
-        };
+        let known = Known { names: &names(), counters: &[], counters_age: Duration::ZERO };
         observation(identity, facts(), activity, known, None, cost)
     }
 
     #[test]
     fn only_client_backends_hold_slots_and_count_towards_limits() {
         let seen = observe(&[
-            group(CLIENT_BACKEND, 10, 7, 2),
-            group(CLIENT_BACKEND, 20, 7, 3),
-            group("walsender", 20, 7, 4),
-            group("parallel worker", 20, 7, 4),
-            group("walsender", 10, 0, 1),
+            group(Backend::Client, 10, 7, 2),
+            group(Backend::Client, 20, 7, 3),
+            group(other("walsender"), 20, 7, 4),
+            group(other("parallel worker"), 20, 7, 4),
+            group(other("walsender"), 10, 0, 1),
         ]);
         assert_eq!((seen.slots().used, seen.slots().free), (5, 92));
         let limit = |name: &str, limit, used| ConnectionLimit { name: name.into(), limit, used };
@@ -348,8 +326,8 @@ mod tests {
     #[test]
     fn ten_thousand_names_keep_their_sum() {
         let hostile = |n: usize| Activity {
-            application: format!("'; DROP TABLE x; --\n\u{1b}[31m\"{n}"),
-            ..group(CLIENT_BACKEND, 20, 7, 1)
+            application: format!("'; DROP TABLE x; --\n\u{1b}[31m\"{n}").into(),
+            ..group(Backend::Client, 20, 7, 1)
         };
         let seen = observe(&(0..10_000).map(hostile).collect::<Vec<_>>());
         assert_eq!(seen.groups.len(), 10_000);
@@ -359,32 +337,29 @@ mod tests {
 
     #[test]
     fn names_that_are_unknown_are_shown_by_oid_and_no_name_is_empty() {
-        let mut starting = group(CLIENT_BACKEND, 0, 0, 1);
+        let mut starting = group(Backend::Client, 0, 0, 1);
         starting.role = None;
         starting.database = None;
-        starting.is_local = false;
-        starting.state = None;
-        let rows = [starting, group(CLIENT_BACKEND, 99, 98, 1)];
+        starting.address = Arc::default();
+        starting.state = SessionState::Starting;
+        let rows = [starting, group(Backend::Client, 99, 98, 1)];
         assert!(has_unknown_names(&rows, &names()));
         assert!(!has_unknown_names(&rows[..1], &names()));
         let seen = observe(&rows);
-        let shown: Vec<_> = seen
-            .groups
-            .iter()
-            .map(|g| (g.role.as_str(), g.database.as_str(), g.address.as_str(), g.state))
-            .collect();
+        let shown: Vec<_> =
+            seen.groups.iter().map(|g| (&*g.role, &*g.database, &*g.address, g.state)).collect();
         let starting = ("", "", "", SessionState::Starting);
         assert_eq!(shown, [starting, ("oid 99", "oid 98", "local", SessionState::Idle)]);
     }
 
     #[test]
     fn a_hidden_row_is_a_role_that_sees_itself_only() {
-        let mut hidden = group(CLIENT_BACKEND, 20, 7, 1);
-        hidden.backend_type = None;
+        let mut hidden = group(Backend::Client, 20, 7, 1);
+        hidden.backend = Backend::Unknown;
         // A worker that is about to end has no type either.
         assert_eq!(distrust(&facts(), &[hidden.clone()]), None);
         hidden.is_hidden = true;
-        let rows = [group(CLIENT_BACKEND, 20, 7, 1), hidden];
+        let rows = [group(Backend::Client, 20, 7, 1), hidden];
         let failure = distrust(&facts(), &rows).unwrap();
         assert_eq!(failure.kind, FailureKind::NotAllowed);
         assert!(failure.text.ends_with("run: GRANT pg_monitor TO \"o\"\"brien\";"), "{failure:?}");
@@ -395,7 +370,7 @@ mod tests {
         let single = |pid: i32| Activity {
             pid: Some(pid),
             connections: 0,
-            ..group(CLIENT_BACKEND, 20, 7, 0)
+            ..group(Backend::Client, 20, 7, 0)
         };
         let seen = observe(&(1..=1_000).map(single).collect::<Vec<_>>());
         assert_eq!(seen.sessions.len(), MAX_SESSIONS);

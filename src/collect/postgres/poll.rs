@@ -3,13 +3,17 @@
 //! All statements are prepared, and a pass is sent at once, but for what only those who wait for
 //! locks call for.
 
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join, join3, try_join3};
 use jiff::Timestamp;
+use plimsoll_core::reading::postgres::SessionState;
 
 use super::counters::CountersAsk;
 use super::rows::{Connection, Parameter, Row, Statement, StatementError};
+use super::shown::ShownStatements;
 use super::statements::{CATALOG_LOCKS, FACTS, IDENTITY, KEEP_MEMORY, Texts};
 use super::text::Text;
 
@@ -25,6 +29,7 @@ pub(super) struct Statements {
     counters: Statement,
     /// `None` before 14.
     lock_waits: Option<Statement>,
+    shown: Mutex<ShownStatements>,
 }
 
 /// The statement that says who holds a lock on a catalog; prepared before all others.
@@ -70,27 +75,38 @@ pub(super) struct Facts {
 #[derive(Clone, Debug)]
 pub(super) struct Activity {
     pub(super) pid: Option<i32>,
-    /// NULL where we may not see the session, and for a worker that is about to end.
-    pub(super) backend_type: Option<String>,
+    pub(super) backend: Backend,
     /// We may not see it.
     pub(super) is_hidden: bool,
     pub(super) role: Option<u32>,
     pub(super) database: Option<u32>,
-    pub(super) application: String,
-    pub(super) address: Option<String>,
-    pub(super) is_local: bool,
-    pub(super) state: Option<String>,
+    pub(super) application: Arc<str>,
+    /// `local` for a Unix socket, empty for none.
+    pub(super) address: Arc<str>,
+    pub(super) state: SessionState,
     pub(super) connections: u32,
     pub(super) waiting_for_lock: u32,
     pub(super) state_seconds: Option<f64>,
-    pub(super) wait: Option<String>,
+    pub(super) wait: Option<Arc<str>>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) transaction_seconds: Option<f64>,
-    pub(super) query: String,
+    /// As it may be shown.
+    pub(super) query: Arc<str>,
     /// From 14 on, where the server computes it.
     pub(super) query_id: Option<i64>,
     /// From 14 on. It is no column of the row's.
     pub(super) lock_wait_seconds: Option<f64>,
+}
+
+/// `pg_stat_activity.backend_type`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// It holds a client's slot.
+    Client,
+    /// It holds none.
+    Other(String),
+    /// NULL: where we may not see the session, and for a worker that is about to end.
+    Unknown,
 }
 
 /// A row of [`Texts::counters`].
@@ -128,7 +144,7 @@ impl Statements {
             Err(error) => tracing::debug!(%error, "memory is not kept between polls"),
             Ok(()) => {}
         }
-        Ok(Self { facts, activity, counters, lock_waits })
+        Ok(Self { facts, activity, counters, lock_waits, shown: Mutex::default() })
     }
 
     /// One complete pass: activity first, counters after it, if they are asked for; then since when
@@ -152,11 +168,9 @@ impl Statements {
             Err(error) if error.ends_connection() => return Err(error),
             counters => counters.ok().flatten(),
         };
-        let seconds = |rows: &[Row]| latest(rows, "server_seconds");
-        let server_seconds = seconds(&activity)? + seconds(counters.as_deref().unwrap_or(&[]))?;
         let facts = self.facts.at(&activity)?;
-        let mut activity =
-            activity.iter().map(Activity::from_row).collect::<Result<Vec<_>, _>>()?;
+        let (mut activity, ran) = self.activity(&activity)?;
+        let ran_for_counters = latest(counters.as_deref().unwrap_or(&[]), "server_seconds")?;
         let waited = self.lock_waits(connection, &mut activity).await?;
         Ok(Pass {
             facts,
@@ -164,8 +178,21 @@ impl Statements {
             counters: counters
                 .map(|rows| rows.iter().map(Counters::from_row).collect::<Result<_, _>>())
                 .transpose()?,
-            server_seconds: server_seconds + waited,
+            server_seconds: ran + ran_for_counters + waited,
         })
+    }
+
+    /// All rows, and how long their statement ran.
+    fn activity(&self, rows: &[Row]) -> Result<(Vec<Activity>, f64), StatementError> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.begin();
+        let mut activity = Vec::with_capacity(rows.len());
+        let mut ran = 0.0_f64;
+        for row in rows {
+            activity.push(Activity::from_row(row, &mut shown)?);
+            ran = ran.max(row.get("server_seconds")?);
+        }
+        Ok((activity, ran))
     }
 
     /// Counters, which may take no longer than that.
@@ -285,6 +312,27 @@ fn said_of_lock(row: &Row) -> Result<String, StatementError> {
     Ok(format!("pid {pid} {verb} an AccessExclusiveLock on {catalog}"))
 }
 
+/// `pg_stat_activity.state`; a login under way has none yet.
+fn session_state(state: Option<&str>) -> SessionState {
+    match state {
+        Some("active") => SessionState::Active,
+        Some("idle") => SessionState::Idle,
+        Some("idle in transaction") => SessionState::IdleInTransaction,
+        Some("idle in transaction (aborted)") => SessionState::IdleInTransactionAborted,
+        Some("fastpath function call") => SessionState::FastpathFunctionCall,
+        Some("disabled") => SessionState::Disabled,
+        _ => SessionState::Starting,
+    }
+}
+
+fn address(address: Option<&str>, is_local: Option<bool>) -> Arc<str> {
+    match address {
+        Some(address) => address.into(),
+        None if is_local == Some(true) => "local".into(),
+        None => Arc::default(),
+    }
+}
+
 fn not_negative(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
@@ -294,8 +342,13 @@ fn count(setting: &str) -> u32 {
     setting.trim().parse().unwrap_or(0)
 }
 
-fn text(row: &Row, column: &str) -> Result<Option<String>, StatementError> {
-    Ok(row.get::<Option<Text>>(column)?.map(|text| text.0))
+fn text<'a>(row: &'a Row, column: &str) -> Result<Option<Cow<'a, str>>, StatementError> {
+    Ok(row.get::<Option<Text<'_>>>(column)?.map(|text| text.0))
+}
+
+/// An empty one for NULL.
+fn shared(row: &Row, column: &str) -> Result<Arc<str>, StatementError> {
+    Ok(text(row, column)?.map(Arc::from).unwrap_or_default())
 }
 
 impl Facts {
@@ -303,7 +356,7 @@ impl Facts {
         let number = |column: &str| Ok::<_, StatementError>(not_negative(row.get(column)?));
         Ok(Self {
             version_num: number("version_num")?,
-            version: text(row, "version")?.unwrap_or_default(),
+            version: text(row, "version")?.unwrap_or_default().into_owned(),
             started_at: row.get("started_at")?,
             in_recovery: row.get("in_recovery")?,
             clock: row.get("clock")?,
@@ -312,7 +365,7 @@ impl Facts {
             reserved: number("reserved")?,
             rds_reserved: text(row, "rds_reserved")?.as_deref().map_or(0, count),
             track_activities: text(row, "track_activities")?.as_deref() != Some("off"),
-            role: text(row, "role")?.unwrap_or_default(),
+            role: text(row, "role")?.unwrap_or_default().into_owned(),
         })
     }
 
@@ -329,12 +382,22 @@ impl Facts {
     }
 }
 
+impl Backend {
+    fn of(backend_type: Option<&str>) -> Self {
+        match backend_type {
+            Some("client backend") => Self::Client,
+            Some(other) => Self::Other(other.to_owned()),
+            None => Self::Unknown,
+        }
+    }
+}
+
 impl Activity {
     fn waits_for_lock(&self) -> bool {
         self.wait.as_deref().is_some_and(|wait| wait.starts_with("Lock/"))
     }
 
-    fn from_row(row: &Row) -> Result<Self, StatementError> {
+    fn from_row(row: &Row, shown: &mut ShownStatements) -> Result<Self, StatementError> {
         // Clocks of the server may go back: no time is negative.
         let seconds = |column: &str| {
             let seconds: Option<f64> = row.get(column)?;
@@ -342,20 +405,19 @@ impl Activity {
         };
         Ok(Self {
             pid: row.get("pid")?,
-            backend_type: text(row, "backend_type")?,
+            backend: Backend::of(text(row, "backend_type")?.as_deref()),
             role: row.get("usesysid")?,
             database: row.get("datid")?,
-            application: text(row, "application_name")?.unwrap_or_default(),
-            address: text(row, "address")?,
-            is_local: row.get::<Option<bool>>("is_local")?.unwrap_or(false),
-            state: text(row, "state")?,
+            application: shared(row, "application_name")?,
+            address: address(text(row, "address")?.as_deref(), row.get("is_local")?),
+            state: session_state(text(row, "state")?.as_deref()),
             connections: not_negative(row.get("connections")?),
             waiting_for_lock: not_negative(row.get("waiting_for_lock")?),
             state_seconds: seconds("state_seconds")?,
-            wait: text(row, "wait")?,
+            wait: text(row, "wait")?.map(Arc::from),
             started_at: row.get("started_at")?,
             transaction_seconds: seconds("transaction_seconds")?,
-            query: text(row, "query")?.unwrap_or_default(),
+            query: text(row, "query")?.map(|text| shown.show(&text)).unwrap_or_default(),
             query_id: row.get("query_id")?,
             lock_wait_seconds: None,
             is_hidden: row.get("is_hidden")?,

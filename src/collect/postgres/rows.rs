@@ -203,7 +203,7 @@ impl Row {
     }
 
     /// The value of a column.
-    pub(super) fn get<T: for<'a> FromSql<'a>>(&self, column: &str) -> Result<T, StatementError> {
+    pub(super) fn get<'a, T: FromSql<'a>>(&'a self, column: &str) -> Result<T, StatementError> {
         let next = self.next.get();
         let index = if self.name(next) == Some(column) {
             next
@@ -249,7 +249,7 @@ impl Record {
         is_whole.then_some(Self { columns, bytes, fields })
     }
 
-    fn get<T: for<'a> FromSql<'a>>(&self, index: usize) -> Result<T, String> {
+    fn get<'a, T: FromSql<'a>>(&'a self, index: usize) -> Result<T, String> {
         let (oid, range) = self.fields.get(index).ok_or("there is none")?;
         let kind = Type::from_oid(*oid).filter(T::accepts);
         let kind = kind.ok_or_else(|| format!("its type has the OID {oid}"))?;

@@ -165,10 +165,10 @@ fn pages_out_of_order_or_under_several_keys_fail_it() {
 #[test]
 fn a_line_tells_slots_states_and_what_the_daemon_makes_of_it() {
     let holder = |application: &str, state: &str, connections, waiting_for_lock| HolderStatus {
-        application: application.to_owned(),
-        role: "payment".to_owned(),
-        database: "postgres".to_owned(),
-        address: "127.0.0.1".to_owned(),
+        application: application.into(),
+        role: "payment".into(),
+        database: "postgres".into(),
+        address: "127.0.0.1".into(),
         state: state.to_owned(),
         connections,
         waiting_for_lock,

@@ -64,7 +64,7 @@ pub(super) fn holders(groups: &[Group]) -> (BTreeMap<Holder, Held>, usize) {
 pub(super) fn addresses(groups: &[Group]) -> (BTreeMap<String, u64>, usize) {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for group in groups {
-        *all.entry(group.address.clone()).or_default() += u64::from(group.connections);
+        *all.entry(group.address.to_string()).or_default() += u64::from(group.connections);
     }
     cut(all, MAX_ADDRESS_SERIES)
 }

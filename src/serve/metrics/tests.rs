@@ -142,7 +142,7 @@ fn without_the_migrator() -> Scrape {
             .map(Arc::make_mut)
             .unwrap()
             .groups
-            .retain(|group| group.application != "migrator");
+            .retain(|group| &*group.application != "migrator");
     });
     Scrape { targets: vec![fewer], ..scrape() }
 }
@@ -162,7 +162,7 @@ fn hostile() -> Scrape {
             let name =
                 format!("{}{n}{}", odd[n as usize % odd.len()], "x".repeat(n as usize % 300));
             let mut group = group(&name, "web\n", "shop\"", fixture::STATES[n as usize % 7], n % 5);
-            group.address = format!("10.0.{}.{}", n / 250, n % 250);
+            group.address = format!("10.0.{}.{}", n / 250, n % 250).into();
             group.waiting_for_lock = n % 2;
             group
         })
@@ -171,7 +171,7 @@ fn hostile() -> Scrape {
     seen.counters = (0..300)
         .map(|n| {
             let mut database = database.clone();
-            database.database = format!("db\n{n}");
+            database.database = format!("db\n{n}").into();
             database.commits = n;
             database
         })

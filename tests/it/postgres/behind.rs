@@ -62,7 +62,7 @@ async fn a_failover_behind_one_address_shows_who_answers() {
     let watch = Watch::start(settings(&address.url(WATCHER)));
     let counted = |d: &Delivery| d.outcome.as_deref().is_ok_and(|seen| !seen.counters.is_empty());
     let reset_in = |seen: &Observation| {
-        seen.counters.iter().find(|c| c.database == "postgres").unwrap().stats_reset
+        seen.counters.iter().find(|c| &*c.database == "postgres").unwrap().stats_reset
     };
     let first = watch.until("counters", counted).await.outcome.unwrap();
     let (first, first_reset) = (first.server.clone(), reset_in(&first));
@@ -106,7 +106,7 @@ async fn a_crash_of_one_backend_is_recovered_from_and_read_again() {
     let come_back = async {
         loop {
             match watch.next().await.outcome {
-                Ok(seen) if seen.groups.iter().all(|g| g.application != "drill") => {
+                Ok(seen) if seen.groups.iter().all(|g| &*g.application != "drill") => {
                     match server.superuser().await {
                         Ok(superuser) if our_backends(&superuser).await != ours => return seen,
                         _ => {}

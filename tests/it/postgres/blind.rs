@@ -43,7 +43,7 @@ async fn a_server_full_of_ordinary_clients_is_read_on() {
     let full = watch.seen().await;
     assert_eq!(full.slots().free, 0);
     let largest = &full.groups[0];
-    assert_eq!((largest.application.as_str(), largest.connections), ("payment-api", 8));
+    assert_eq!((&*largest.application, largest.connections), ("payment-api", 8));
     drop(held);
     watch.until("free slots", |d| d.outcome.as_deref().is_ok_and(|s| s.slots().free == 8)).await;
 }
@@ -199,7 +199,7 @@ async fn a_stopped_backend_is_replaced_and_counted_until_it_is_gone() {
     assert!(failure.text.contains("a poll was accepted and not answered"), "{failure:?}");
     let seen = watch.seen().await;
     let ours: u32 =
-        seen.groups.iter().filter(|g| g.application == "plimsoll").map(|g| g.connections).sum();
+        seen.groups.iter().filter(|g| &*g.application == "plimsoll").map(|g| g.connections).sum();
     assert_eq!(ours, 2, "{:?}", seen.groups);
     // Its successor stops, too: with two of ours there, no third is begun.
     let successor = our_backends(&superuser).await.into_iter().find(|pid| *pid != stuck).unwrap();

@@ -170,8 +170,8 @@ async fn sessions_that_wait_or_hold_a_transaction_are_seen_one_by_one() {
     let seen = seen.outcome.unwrap();
     let waiting = seen.sessions.iter().find(|s| s.wait.as_deref() == Some("Lock/relation"));
     let waiting = waiting.unwrap_or_else(|| panic!("{:?}", seen.sessions));
-    assert_eq!((waiting.role.as_str(), waiting.database.as_str()), ("app", "postgres"));
-    assert_eq!(waiting.query, "UPDATE invoices SET note = ? WHERE id = ?");
+    assert_eq!((&*waiting.role, &*waiting.database), ("app", "postgres"));
+    assert_eq!(&*waiting.query, "UPDATE invoices SET note = ? WHERE id = ?");
     assert!(waiting.transaction_seconds.is_some() && waiting.started_at.is_some());
     let pid = holder.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get::<_, i32>(0);
     let holds = seen.sessions.iter().find(|s| s.pid == pid).unwrap();
@@ -242,5 +242,5 @@ async fn one_that_waits_and_shows_no_state_is_seen_as_waiting() {
     }
     let waiting = waiting.unwrap_or_else(|| panic!("{:?}", seen.sessions));
     assert_eq!(waiting.wait.as_deref(), Some("Lock/relation"));
-    assert_eq!((waiting.state.word(), waiting.query.as_str()), ("disabled", ""));
+    assert_eq!((waiting.state.word(), &*waiting.query), ("disabled", ""));
 }

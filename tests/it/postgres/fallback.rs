@@ -123,7 +123,7 @@ async fn a_server_without_a_single_slot_that_cut_us_off_is_read_on() {
     let seen = first.outcome.unwrap();
     assert_eq!((seen.slots().used, seen.slots().max), (12, 12));
     let largest = &seen.groups[0];
-    assert_eq!((largest.application.as_str(), largest.connections), ("payment-api", 7));
+    assert_eq!((&*largest.application, largest.connections), ("payment-api", 7));
     let walsenders = seen.other_backends.iter().find(|b| b.backend_type == "walsender");
     assert_eq!(walsenders.map(|b| b.count), Some(1));
     let backends = ours(&superuser).await;
@@ -164,7 +164,7 @@ async fn the_first_that_is_said_of_a_full_server_names_its_holders() {
     assert_eq!(counted, [(Refusal::AllSlotsTaken, 1)]);
     let seen = delivery.outcome.unwrap();
     assert_eq!(seen.fallback, Some(Refusal::AllSlotsTaken));
-    assert_eq!(seen.groups[0].application, "payment-api");
+    assert_eq!(&*seen.groups[0].application, "payment-api");
     superuser.close().await;
 }
 
@@ -181,8 +181,8 @@ fn lasting(seen: &Observation) -> Observation {
         budget_ratio: 0.0,
         next_after_seconds: 0.0,
     };
-    seen.groups.retain(|group| group.application != "plimsoll");
-    seen.sessions.retain(|session| session.application != "plimsoll");
+    seen.groups.retain(|group| &*group.application != "plimsoll");
+    seen.sessions.retain(|session| &*session.application != "plimsoll");
     for group in &mut seen.groups {
         assert!(group.longest_seconds >= 0.0);
         group.longest_seconds = 0.0;
@@ -254,13 +254,13 @@ async fn both_ways_read_the_same() {
         _ = blocked => panic!("the waiter was let in"),
     };
     // And it was not nothing.
-    assert!(seen.groups.iter().any(|g| g.application == hostile && g.connections == 3));
+    assert!(seen.groups.iter().any(|g| &*g.application == hostile && g.connections == 3));
     let sessions = &seen.sessions;
-    assert!(sessions.iter().any(|s| s.query == "SELECT pg_sleep(?) AS \"caf\u{fffd}\""));
+    assert!(sessions.iter().any(|s| &*s.query == "SELECT pg_sleep(?) AS \"caf\u{fffd}\""));
     assert!(sessions.iter().any(|s| s.wait.as_deref() == Some("Lock/relation")), "{sessions:#?}");
     assert!(seen.role_limits.iter().any(|limit| limit.name == "caf\u{fffd}"));
     assert_eq!(seen.counters.len(), 4);
-    assert!(seen.groups.iter().any(|g| g.role == "o'b\"r" && g.database == "latin"));
+    assert!(seen.groups.iter().any(|g| &*g.role == "o'b\"r" && &*g.database == "latin"));
 }
 
 #[tokio::test]

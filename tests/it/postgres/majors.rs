@@ -54,12 +54,11 @@ async fn logins_under_way_are_seen_and_counted_where_the_server_shows_them() {
     let all = |seen: &Observation| seen.slots().used == expected;
     let seen = watch.until("them", |d| d.outcome.as_deref().is_ok_and(all)).await.outcome.unwrap();
     let starting = seen.groups.iter().filter(|g| g.state == SessionState::Starting);
-    let shown: Vec<_> =
-        starting.map(|g| (g.role.as_str(), g.address.as_str(), g.connections)).collect();
+    let shown: Vec<_> = starting.map(|g| (&*g.role, &*g.address, g.connections)).collect();
     let on_18 = [("", "127.0.0.1", 5)];
     assert_eq!(shown, if major() < 18 { &[][..] } else { &on_18[..] });
     // No session that matters one by one: there is no transaction, and nobody to ask about it.
-    assert!(seen.sessions.iter().all(|one| one.role == "postgres"), "{:?}", seen.sessions);
+    assert!(seen.sessions.iter().all(|one| &*one.role == "postgres"), "{:?}", seen.sessions);
     if major() < 18 {
         // Unseen all the same in the next, and not only in one that came before them.
         assert_eq!(watch.seen_from_now().await.slots().used, 2);

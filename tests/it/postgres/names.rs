@@ -25,12 +25,12 @@ async fn hostile_names_are_kept_as_they_are_and_sums_stay_exact() {
     let seen = watch.until("everybody", |d| d.outcome.as_deref().is_ok_and(all)).await;
     let seen = seen.outcome.unwrap();
     let mut applications: Vec<_> =
-        seen.groups.iter().filter(|g| g.role == "app").map(|g| &g.application).collect();
+        seen.groups.iter().filter(|g| &*g.role == "app").map(|g| &*g.application).collect();
     assert_eq!(applications.len(), 200);
     applications.dedup();
     assert_eq!(applications.len(), 200);
-    assert!(applications.contains(&&"it's \"app\" {0} \\ <b>&".to_owned()));
-    assert!(seen.groups.iter().any(|g| g.role == role && g.database == database));
+    assert!(applications.contains(&"it's \"app\" {0} \\ <b>&"));
+    assert!(seen.groups.iter().any(|g| &*g.role == role && &*g.database == database));
     assert!(seen.role_limits.iter().any(|l| l.name == role && l.limit == 7 && l.used == 1));
     assert!(seen.sessions.len() <= plimsoll_core::reading::postgres::MAX_SESSIONS);
 }
@@ -43,7 +43,7 @@ async fn a_role_that_was_just_made_is_known_by_name_soon() {
     watch.seen().await;
     execute(&superuser, "CREATE ROLE newcomer LOGIN").await;
     let _session = server.connect("newcomer", "postgres").await.unwrap();
-    let named = |seen: &Observation| seen.groups.iter().any(|g| g.role == "newcomer");
+    let named = |seen: &Observation| seen.groups.iter().any(|g| &*g.role == "newcomer");
     watch.until("its name", |d| d.outcome.as_deref().is_ok_and(named)).await;
 }
 
@@ -61,7 +61,7 @@ async fn statements_in_other_encodings_do_not_fail_a_poll() {
         let url = server.url(super::WATCHER, database);
         let watch = Watch::start(super::settings(&url));
         let shown = |seen: &Observation| {
-            seen.sessions.iter().any(|s| s.query == "SELECT pg_sleep(?) AS \"caf\u{fffd}\"")
+            seen.sessions.iter().any(|s| &*s.query == "SELECT pg_sleep(?) AS \"caf\u{fffd}\"")
         };
         watch.until("the statement", |d| d.outcome.as_deref().is_ok_and(shown)).await;
     }
@@ -79,7 +79,7 @@ async fn after_a_switch_to_another_server_names_are_those_of_the_other() {
     }
     let address = Address::of(&one).await;
     let watch = Watch::start(super::settings(&address.url(super::WATCHER)));
-    let shows = |seen: &Observation, role: &str| seen.groups.iter().any(|g| g.role == role);
+    let shows = |seen: &Observation, role: &str| seen.groups.iter().any(|g| &*g.role == role);
     assert!(shows(&watch.seen().await, "alpha"));
     address.lead_to(&other);
     let alone = |seen: &Observation| !shows(seen, "alpha");

@@ -175,10 +175,10 @@ pub(super) fn group(
     connections: u32,
 ) -> Group {
     Group {
-        role: role.to_owned(),
-        database: database.to_owned(),
-        application: application.to_owned(),
-        address: "10.0.0.7".to_owned(),
+        role: role.into(),
+        database: database.into(),
+        application: application.into(),
+        address: "10.0.0.7".into(),
         state,
         connections,
         waiting_for_lock: 0,
@@ -192,11 +192,11 @@ pub(super) fn observation() -> Observation {
     waiting.waiting_for_lock = 36;
     waiting.longest_seconds = 41.0;
     let mut elsewhere = waiting.clone();
-    elsewhere.address = "10.0.0.8".to_owned();
+    elsewhere.address = "10.0.0.8".into();
     elsewhere.connections = 3;
     elsewhere.waiting_for_lock = 3;
     let mut migrator = group("migrator", "owner", "payment", SessionState::IdleInTransaction, 1);
-    migrator.address = "local".to_owned();
+    migrator.address = "local".into();
     let limit = |name: &str, limit, used| ConnectionLimit { name: name.to_owned(), limit, used };
     Observation {
         server: Server {
@@ -224,7 +224,7 @@ pub(super) fn observation() -> Observation {
         database_limits: vec![limit("payment", 48, 45)],
         superusers: vec!["postgres".to_owned()],
         counters: vec![DatabaseCounters {
-            database: "payment".to_owned(),
+            database: "payment".into(),
             stats_reset: None,
             commits: 123_456_789,
             rollbacks: 42,
