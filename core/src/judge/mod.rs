@@ -185,7 +185,7 @@ impl Verdict {
 /// How soon an episode must be on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Commit {
-    /// Nothing changed.
+    /// Nothing changed that a crash may not cost.
     Unchanged,
     /// Patience was served: at least every 5 s, so that a crash costs no more.
     Patience,
@@ -324,11 +324,10 @@ impl Episode {
     }
 
     /// Whether no patience is being served that matters, so that a restart could lose none. Advice
-    /// may stand for years, and is found again.
+    /// may stand for years, and is found again. What is served of an empty start delays one resolve
+    /// that nobody waits for: it is on disk whenever the memory is.
     fn is_quiet(&self) -> bool {
-        self.alerts.iter().all(|alert| alert.rule.is_advice())
-            && self.incident.is_none()
-            && self.unsettled.is_none()
+        self.alerts.iter().all(|alert| alert.rule.is_advice()) && self.incident.is_none()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Timelines of who hears what, and when.
 
-use plimsoll_core::judge::Severity;
 use plimsoll_core::judge::rule::RuleName;
+use plimsoll_core::judge::{Commit, Severity};
 
 use crate::timeline::{Player, Scene, archive, check, listener, pagerduty, rules, seconds, silent};
 
@@ -224,6 +224,13 @@ fn an_empty_start_that_stays_well_sends_one_resolve_where_that_is_harmless() {
          301 x 1s: used 20",
         &settles_at(401),
     );
+    // It is worth no write to the disk of its own, so a crash costs what was served since the last.
+    let mut crashed = lost();
+    for _ in 0..100 {
+        assert_eq!(crashed.read(seconds(1), &Scene::used(20)).commit, Commit::Unchanged);
+    }
+    crashed.restart();
+    check(crashed, "700 x 1s: used 20", &settles_at(342));
 }
 
 #[test]

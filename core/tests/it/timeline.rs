@@ -213,11 +213,11 @@ impl Player {
         self.inputs.push(input);
         self.state = state;
         self.since_commit += after;
-        // As `run` does: a transition at once, patience every 5 s.
+        // As `run` does: a transition at once, patience every 5 s, all else every minute.
         let due = match verdict.commit {
             Commit::Transition => true,
             Commit::Patience => seconds(5) <= self.since_commit,
-            Commit::Unchanged => false,
+            Commit::Unchanged => seconds(60) <= self.since_commit,
         };
         if due {
             self.committed = self.state.clone();
