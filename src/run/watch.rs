@@ -179,9 +179,9 @@ impl Turn {
     fn take(&mut self, watch: &Watch, reading: Reading, now: Instant) {
         let rules = Arc::clone(&watch.rules.borrow());
         let input = Input { reading };
-        // A panic in here ends this turn, and the next begins with what was committed.
-        let before = std::mem::replace(&mut self.state, State::empty());
-        let (state, verdict) = step(&rules, before, &input);
+        // Nobody reads it in between: after a panic the loop begins with what was committed.
+        let state = std::mem::replace(&mut self.state, State::empty());
+        let (state, verdict) = step(&rules, state, &input);
         self.state = state;
         let before = Arc::clone(&watch.published.borrow());
         let after = before.after(input.reading, &rules, &self.state, &verdict);

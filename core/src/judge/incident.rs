@@ -263,6 +263,7 @@ pub(super) fn advance(
 /// A holder is an application with its role and database; addresses are joined, since a
 /// deployment has many.
 pub fn holders(groups: &[Group]) -> Vec<Holder> {
+    let several: Arc<str> = "several".into();
     let mut by_owner: BTreeMap<(&str, &str, &str), Holder> = BTreeMap::new();
     for group in groups {
         let owner = (&*group.application, &*group.role, &*group.database);
@@ -277,7 +278,7 @@ pub fn holders(groups: &[Group]) -> Vec<Holder> {
             other: false,
         });
         if holder.address != group.address {
-            holder.address = "several".into();
+            holder.address = Arc::clone(&several);
         }
         holder.add(group);
     }
